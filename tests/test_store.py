@@ -1,0 +1,302 @@
+"""The store: what is valid, what comes back, and what is said when something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stores import synthetic_store
+
+from workbench import store
+
+KINDS = [
+    {},
+    {"paths": 2, "draws": 3, "masked": True},
+    {"steps": 0},
+    {"reasoning": 0, "reference": 0},
+    {"examples": 1, "steps": 1, "feature": 1},
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip_is_identical(tmp_path, kind):
+    given = synthetic_store(**kind)
+    before = given.copy(deep=True)
+    found = store.load(store.save(given, tmp_path / "deep" / "a.nc"))
+    xr.testing.assert_identical(found, given)
+    xr.testing.assert_identical(given, before)
+    assert {k: type(v) for k, v in found.attrs.items()} == {k: type(v) for k, v in given.attrs.items()}
+    assert found["thought"].dtype == np.float16
+    assert os.listdir(tmp_path / "deep") == ["a.nc"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.text(max_size=8), min_size=2, max_size=2), st.text(max_size=5))
+def test_any_text_survives(tmp_path_factory, texts, attribute):
+    given = synthetic_store(examples=2)
+    given["text"] = given["text"].copy(data=np.array(texts, dtype=object).reshape(2, 1, 1))
+    given.attrs["method"] = attribute = attribute.replace("\0", "") or "m"
+    found = store.load(store.save(given, tmp_path_factory.mktemp("text") / "a.nc"))
+    assert found["text"].values.ravel().tolist() == [text.replace("\0", "\ufffd") for text in texts]
+    assert found.attrs["method"] == attribute
+
+
+def test_text_that_netcdf_cannot_hold(tmp_path):
+    given = synthetic_store(examples=2)
+    given["text"] = given["text"].copy(data=np.array(["a\0b", "a\ud800b"]).reshape(2, 1, 1))
+    assert store.load(store.save(given, tmp_path / "a.nc"))["text"].values.ravel().tolist() == ["a\ufffdb", "a?b"]
+
+
+def test_large_values_are_kept_as_float32(tmp_path):
+    given = synthetic_store()
+    given["thought"] = given["thought"].astype(np.float32) * 0 + 1e6
+    found = store.load(store.save(given, tmp_path / "a.nc"))
+    assert found["thought"].dtype == np.float32
+    assert (found["thought"] == 1e6).all()
+
+
+def test_padding_may_hold_anything_and_is_written_as_zero(tmp_path):
+    given = synthetic_store(masked=True)
+    given["thought"] = given["thought"].where(given["mask"], np.nan)
+    found = store.load(store.save(given, tmp_path / "a.nc"))
+    xr.testing.assert_identical(found["thought"], given["thought"].fillna(0))
+
+
+def test_order_of_dimensions_never_matters(tmp_path):
+    given = synthetic_store(paths=2, draws=3, masked=True)
+    turned = given.transpose(*reversed(store.DIMENSIONS))
+    store.check(turned)
+    xr.testing.assert_identical(store.load(store.save(turned, tmp_path / "a.nc")), given)
+    vectors, table = store.flatten(turned)
+    expected, expected_table = store.flatten(given)
+    np.testing.assert_array_equal(vectors, expected)
+    assert table.equals(expected_table)
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = store.save(synthetic_store(), tmp_path / "a.nc")
+    old = path.read_bytes()
+
+    def broken(self, target, **_):
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", broken)
+    with pytest.raises(KeyboardInterrupt):
+        store.save(synthetic_store(seed=1), path)
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == ["a.nc"]
+
+
+def _without_attribute(d):
+    del d.attrs["commit"]
+    return d
+
+
+def _attribute(**new):
+    return lambda d: d.assign_attrs(new)
+
+
+def _nan(d):
+    d["thought"][3, 0, 1, 2] = np.nan
+    return d
+
+
+VIOLATIONS = {
+    "other schema": (_attribute(schema="workbench-store-9"), "schema 'workbench-store-9' .* reads 'workbench-store-1'"),
+    "no schema": (lambda d: d.drop_attrs(), "schema None .* reads 'workbench-store-1'"),
+    "attribute missing": (_without_attribute, "lacks the attribute 'commit'"),
+    "attribute list": (_attribute(note=[1]), "'note' is a list: attributes are text or numbers"),
+    "attribute number": (_attribute(method=3), "'method' is 3: it must be text"),
+    "versions": (_attribute(versions="numpy 2"), "'versions' is 'numpy 2': it must be JSON"),
+    "created": (_attribute(created="today"), "'created' is 'today': it must be an ISO time"),
+    "variable missing": (
+        lambda d: d.drop_vars("mask"),
+        r"lacks the variable 'mask': add it with .*example, path, step",
+    ),
+    "coordinate missing": (lambda d: d.drop_vars("gold"), "lacks the coordinate 'gold'"),
+    "ids missing": (lambda d: d.drop_vars("example"), "lacks the coordinate 'example'"),
+    "unknown variable": (lambda d: d.assign(entropy=d["signal_entropy"]), "unknown variable 'entropy'.*signal_<name>"),
+    "unknown coordinate": (lambda d: d.assign_coords(level=d["gold"]), "unknown coordinate 'level'.*label_<name>"),
+    "dimensions": (
+        lambda d: d.assign(correct=d["correct"].isel(draw=0)),
+        r"'correct' has dimensions \(example, path\): it must have \(example, path, draw\), in any order",
+    ),
+    "dtype": (lambda d: d.assign(correct=d["correct"] * 1.0), "'correct' has dtype float64: it must be bool"),
+    "number ids": (lambda d: d.assign_coords(example=np.arange(12)), "'example' has dtype int64: it must be text"),
+    "equal ids": (lambda d: d.assign_coords(example=["a"] * 12), "example id 'a' occurs more than once"),
+    "no examples": (lambda d: d.isel(example=slice(0)), "dimension 'example' has length 0"),
+    "nan": (_nan, "1 of 12 examples have NaN or infinite thoughts .first: '0003'."),
+    "reference": (lambda d: d.assign_coords(reference=d["reference"] * np.inf), "'reference' holds NaN or infinite"),
+    "unread but right": (
+        lambda d: d.assign(correct=d["correct"] | True, prediction=d["prediction"].where(False, "")),
+        "'correct' is True where 'prediction' is empty",
+    ),
+    "length": (lambda d: d.assign(length=-d["length"]), "'length' holds negative values"),
+    "mixed text": (
+        lambda d: d.assign_coords(label_x=("example", np.array(["a"] * 11 + [None], dtype=object))),
+        "'label_x' mixes text with other values",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_each_violation_is_one_sentence(name, tmp_path):
+    damage, message = VIOLATIONS[name]
+    damaged = damage(synthetic_store())
+    with pytest.raises(ValueError, match=message) as error:
+        store.check(damaged)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=message):
+        store.save(damaged, tmp_path / "a.nc")
+    assert not os.listdir(tmp_path)
+
+
+def test_numbered_dimensions_are_allowed(tmp_path):
+    given = synthetic_store().assign_coords(step=np.arange(4))
+    store.check(given)
+    xr.testing.assert_identical(store.load(store.save(given, tmp_path / "a.nc")), given)
+
+
+def test_values_can_be_left_unread():
+    store.check(_nan(synthetic_store()), values=False)
+
+
+def test_what_cannot_be_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no store at .*none.nc.*workbench collect"):
+        store.load(tmp_path / "none.nc")
+    with pytest.raises(FileNotFoundError, match=r"give a \.nc file, a folder or glob"):
+        store.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no store in"):
+        store.load(str(tmp_path / "*.nc"))
+    (tmp_path / "b.nc").write_text("not a store")
+    with pytest.raises(ValueError, match="is no netCDF file"):
+        store.load(tmp_path / "b.nc")
+    with pytest.raises(ValueError, match=r"does not end in '\.nc'"):
+        store.save(synthetic_store(), tmp_path / "a.txt")
+    xr.Dataset({"x": ("n", [1.0])}).to_netcdf(tmp_path / "c.nc", engine="h5netcdf")
+    with pytest.raises(ValueError, match="schema None"):
+        store.load(tmp_path / "c.nc")
+
+
+def _parts(tmp_path):
+    whole = synthetic_store(10, 2, 4, 6, masked=True, reasoning=3)
+    for k, part in enumerate((whole.isel(example=slice(6)), whole.isel(example=slice(6, None)))):
+        store.save(part, tmp_path / f"part-{k}.nc")
+    return whole
+
+
+def test_parts_are_loaded_lazily_and_joined(tmp_path):
+    whole = _parts(tmp_path)
+    files = sorted(tmp_path.glob("*.nc"))
+    for path in (tmp_path, str(tmp_path / "part-*.nc"), files):
+        found = store.load(path)
+        assert found["thought"].chunks is not None
+        store.check(found)
+        assert found.attrs == whole.attrs | {"seconds": 3.0}
+        xr.testing.assert_identical(found.drop_attrs().compute(), whole.drop_attrs())
+    xr.testing.assert_identical(store.load([files[0]]).compute(), store.load(files[0]))
+
+
+def test_a_name_with_brackets_is_a_file_where_there_is_one(tmp_path):
+    given = synthetic_store(2)
+    xr.testing.assert_identical(store.load(store.save(given, tmp_path / "run[1].nc")), given)
+
+
+def test_parts_without_thoughts(tmp_path):
+    for k in range(2):
+        store.save(synthetic_store(4, steps=0, start=4 * k), tmp_path / f"{k}.nc")
+    found = store.load(tmp_path)
+    assert found.sizes["example"] == 8
+    assert found.sizes["step"] == 0
+    assert store.flatten(found)[0].shape == (0, 8)
+
+
+def test_concat_pads_shorter_thoughts():
+    a, b = synthetic_store(3), synthetic_store(2, steps=6, reasoning=5, start=3)
+    found = store.concat([a, b])
+    store.check(found)
+    assert (found.sizes["step"], found.sizes["reasoning"], found.sizes["example"]) == (6, 5, 5)
+    assert not found["mask"].isel(example=slice(3), step=slice(4, None)).any()
+    assert (found["thought"].isel(example=slice(3), step=slice(4, None)) == 0).all()
+    assert (found["token"].isel(example=slice(3), step=slice(4, None)) == -1).all()
+    assert found["similarity_answer"].isel(example=slice(3), reasoning=slice(3, None)).isnull().all()
+    assert (found["step_text"].isel(example=slice(3), reasoning=slice(3, None)) == "").all()
+    assert {name: found[name].dtype.kind for name in a.data_vars} == {n: a[n].dtype.kind for n in a.data_vars}
+    np.testing.assert_array_equal(store.flatten(found)[0], np.concatenate([store.flatten(x)[0] for x in (a, b)]))
+
+
+def test_concat_with_no_steps_at_all_keeps_the_others():
+    found = store.concat([synthetic_store(3, steps=0), synthetic_store(2, start=3)])
+    assert found["mask"].sum() == 8
+
+
+@pytest.mark.parametrize("dim", ["path", "draw"])
+def test_concat_of_the_same_examples_matches_by_id(dim):
+    whole = synthetic_store(6, 2, 4, 5, 2)
+    parts = [whole.isel({dim: [0]}), whole.isel({dim: [1]})]
+    found = store.concat([parts[0], parts[1].isel(example=slice(None, None, -1))], dim)
+    xr.testing.assert_identical(found.drop_attrs(), whole.drop_attrs())
+
+
+def test_what_cannot_be_joined():
+    a = synthetic_store(4)
+    with pytest.raises(ValueError, match="no stores to join"):
+        store.concat([])
+    with pytest.raises(ValueError, match="along 'step': use"):
+        store.concat([a, a], "step")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="example id '0000' occurs more than once"):
+        store.concat([a, a])
+    with pytest.raises(ValueError, match=r"differ in method \('lta_thinker' and 'other'\)"):
+        store.concat([a, synthetic_store(4, start=4, method="other")])
+    with pytest.raises(ValueError, match=r"only some stores hold .*similarity_answer"):
+        store.concat([a, synthetic_store(4, start=4, reasoning=0)])
+    with pytest.raises(ValueError, match=r"different numbers of path \(1 and 2\)"):
+        store.concat([a, synthetic_store(4, 2, start=4)])
+    with pytest.raises(ValueError, match="along 'path' hold different examples"):
+        store.concat([a, synthetic_store(4, start=1)], "path")
+    with pytest.raises(ValueError, match="along 'draw' hold different thoughts: join them along 'path'"):
+        store.concat([a, synthetic_store(4, seed=1)], "draw")
+
+
+def test_attributes_that_differ_are_kept():
+    a, b = synthetic_store(2), synthetic_store(2, start=2)
+    b.attrs |= {"seed": 1, "created": "2027-01-01", "versions": json.dumps({"numpy": "9"}), "split": "test"}
+    attrs = store.concat([a, b]).attrs
+    assert (attrs["seed"], attrs["split"], attrs["created"], attrs["seconds"]) == (
+        "0 | 1",
+        "dev | test",
+        "2027-01-01",
+        3,
+    )
+    assert json.loads(attrs["versions"]) == [{"numpy": np.__version__}, {"numpy": "9"}]
+
+
+def test_flatten_has_one_row_per_thought():
+    given = synthetic_store(5, 2, 3, 4, 4, masked=True)
+    vectors, table = store.flatten(given)
+    assert vectors.dtype == np.float32
+    assert len(table) == len(vectors) == int(given["mask"].sum())
+    for row, vector in list(zip(table.itertuples(), vectors, strict=True))[::5]:
+        place = {"path": row.path, "step": row.step}
+        one = given.sel(example=row.example)
+        np.testing.assert_array_equal(vector, one["thought"].isel(place))
+        assert row.correct == one["correct"].isel(path=row.path).mean()
+        assert (row.question, row.gold, row.label_shift) == (one["question"], one["gold"], one["label_shift"])
+        assert row.signal_entropy == one["signal_entropy"].isel(place)
+    assert set(table["method"]) == {"lta_thinker"}
+    assert set(table["task"]) == {"arith-shift"}
+
+
+def test_the_readers_of_stores_do_not_import_torch():
+    code = (
+        "import sys, workbench.store, workbench.scores, workbench.diagnostics;"
+        "print([name for name in ('torch', 'transformers', 'plotly') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,189 @@
+"""Run any method over examples: its thoughts, what it answers with them, and the vectors themselves, in one store."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+import yaml
+from tqdm import tqdm
+
+from . import runs, store
+from .backbone import Completion, Decoding
+from .methods import LatentMethod, Thoughts
+from .tasks import Example, Task
+
+REFERENCE_ROWS = 1024  # token embeddings kept beside the thoughts, to measure them against
+Change = Callable[[list[Thoughts]], list[Thoughts]]
+
+
+@torch.no_grad()
+def collect(
+    method: LatentMethod,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    split: str = "test",
+    decoding: Decoding | None = None,
+    paths: int = 1,
+    draws: int = 1,
+    batch_size: int = 128,
+    seed: int = 0,
+    change: Change | None = None,
+) -> xr.Dataset:
+    """The store of `method` on `examples`: `paths` thoughts per question, `draws` answers per thought.
+
+    `change` turns the thoughts of all examples (a list, one entry each) into others before they are answered with and
+    stored: the door for counter-tests, e.g. `shuffled`. Nothing depends on `batch_size` beyond rounding.
+    """
+    if not examples:
+        raise ValueError("no examples to collect; give at least one")
+    decoding = decoding or Decoding()
+    method.eval()
+    started = time.time()
+    prompts = [method.render(example, task) for example in examples]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].before))  # batches of like lengths: less padding
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    thoughts: list[Thoughts] = [_empty()] * len(prompts)
+    similar: list[dict[str, torch.Tensor]] = [{}] * len(prompts)
+    answers: list[list[list[Completion]]] = [[]] * len(prompts)
+    for places in batches:
+        batch = [prompts[i] for i in places]
+        found, near = method.think(batch, paths=paths), method.step_similarities(batch)
+        for k, place in enumerate(places):
+            thoughts[place] = _one(found, k)
+            similar[place] = {name: value[k].cpu() for name, value in near.items()}
+    thoughts = thoughts if change is None else change(thoughts)
+    bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", disable=len(prompts) < 64)
+    for places in batches:
+        batch = _together([thoughts[i] for i in places], method.backbone.device)
+        written = method.answer([prompts[i] for i in places], batch, decoding, draws=draws, seed=seed)
+        for place, found in zip(places, written, strict=True):
+            answers[place] = found
+        bar.update(len(places))
+    bar.close()
+    attrs = {
+        "split": split,
+        "seed": seed,
+        "decoding": json.dumps(asdict(decoding)),
+        "changed": "" if change is None else getattr(change, "__name__", repr(change)),
+        "seconds": time.time() - started,
+    }
+    return _dataset(method, task, examples, thoughts, similar, answers, attrs)
+
+
+def shuffled(thoughts: list[Thoughts]) -> list[Thoughts]:
+    """Every question gets the thoughts of another one: right kind, wrong content."""
+    if len(thoughts) < 2:
+        raise ValueError("shuffling thoughts needs at least two questions; give more examples")
+    order = random.Random(0).sample(range(len(thoughts)), len(thoughts))
+    taken = dict(zip(order, [*order[1:], order[0]], strict=True))  # one cycle: nobody keeps their own
+    return [thoughts[taken[i]] for i in range(len(thoughts))]
+
+
+def _empty() -> Thoughts:
+    return Thoughts(torch.zeros(1, 1, 0, 1), torch.zeros(1, 1, 0, dtype=torch.bool))
+
+
+def _one(thoughts: Thoughts, k: int) -> Thoughts:
+    """The thoughts of one example of a batch, on the CPU."""
+    tokens = None if thoughts.tokens is None else thoughts.tokens[k : k + 1].cpu()
+    signals = {name: value[k : k + 1].float().cpu() for name, value in thoughts.signals.items()}
+    return Thoughts(thoughts.vectors[k : k + 1].float().cpu(), thoughts.mask[k : k + 1].cpu(), tokens, signals)
+
+
+def _together(thoughts: Sequence[Thoughts], device: torch.device) -> Thoughts:
+    """Single-example thoughts as one batch; fewer steps are padded (mask false)."""
+
+    def stack(parts: Sequence[torch.Tensor], fill: Any) -> torch.Tensor:
+        return torch.from_numpy(_stack(parts, fill)).to(device)
+
+    return Thoughts(stack([t.vectors for t in thoughts], 0.0), stack([t.mask for t in thoughts], False))
+
+
+def _dataset(
+    method: LatentMethod,
+    task: Task,
+    examples: Sequence[Example],
+    thoughts: Sequence[Thoughts],
+    similar: Sequence[dict[str, torch.Tensor]],
+    answers: Sequence[list[list[Completion]]],
+    attrs: dict[str, Any],
+) -> xr.Dataset:
+    """Everything collected, as a checked store."""
+    step, draw = ("example", "path", "step"), ("example", "path", "draw")
+
+    def each(value: Callable[[Completion], Any], dtype: Any) -> np.ndarray:
+        return np.array([[[value(c) for c in path] for path in example] for example in answers], dtype=dtype)
+
+    predictions = [[[task.parse(c.text) for c in path] for path in example] for example in answers]
+    right = [
+        [[p is not None and task.same(p, example.answer) for p in path] for path in found]
+        for found, example in zip(predictions, examples, strict=True)
+    ]
+    data: dict[str, Any] = {
+        "thought": ((*step, "feature"), _stack([t.vectors for t in thoughts], 0.0).astype(np.float16)),
+        "mask": (step, _stack([t.mask for t in thoughts], False)),
+        "text": (draw, each(lambda c: c.text, str)),
+        "prediction": (
+            draw,
+            np.array([[[p or "" for p in path] for path in found] for found in predictions], dtype=str),
+        ),
+        "correct": (draw, np.array(right, dtype=bool)),
+        "length": (draw, each(lambda c: len(c.tokens), np.int32)),
+        "finished": (draw, each(lambda c: c.finished, bool)),
+    }
+    if all(t.tokens is not None for t in thoughts):
+        data["token"] = (step, _stack([t.tokens for t in thoughts if t.tokens is not None], -1))
+    for name in thoughts[0].signals:
+        data[f"signal_{name}"] = (step, _stack([t.signals[name] for t in thoughts], np.nan))
+    for name in similar[0]:
+        data[f"similarity_{name}"] = (("example", "reasoning"), _stack([row[name][None] for row in similar], np.nan))
+    if similar[0]:
+        width = data["similarity_answer"][1].shape[1]
+        texts = [[*e.steps, *[""] * (width - len(e.steps))] for e in examples]
+        data["step_text"] = (("example", "reasoning"), np.array(texts, dtype=str).reshape(len(examples), width))
+    coords: dict[str, Any] = {
+        "example": np.array([e.id for e in examples], dtype=str),
+        "question": ("example", np.array([e.question for e in examples], dtype=str)),
+        "gold": ("example", np.array([e.answer for e in examples], dtype=str)),
+        "reference": (("reference", "feature"), _reference(method)),
+    }
+    for name in examples[0].labels:
+        coords[f"label_{name}"] = ("example", np.array([e.labels[name] for e in examples]))
+    about = runs.describe_method(method)
+    origin = runs.provenance()
+    required = {
+        "schema": store.SCHEMA,
+        "method": method.name,
+        "config": yaml.safe_dump(about["options"], sort_keys=False),
+        "backbone": method.backbone.name,
+        "task": task.name,
+        "versions": json.dumps(origin["versions"]),
+        "commit": origin["commit"],
+        "created": origin["created"],
+    }
+    dataset = xr.Dataset(data, coords, required | attrs)
+    store.check(dataset)
+    return dataset
+
+
+def _stack(parts: Sequence[torch.Tensor], fill: Any) -> np.ndarray:
+    """[1, ...] tensors of unequal later sizes stacked along the first axis, missing places filled."""
+    shape = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
+    stacked = np.full((len(parts), *shape), fill, dtype=parts[0].numpy().dtype)
+    for k, part in enumerate(parts):
+        stacked[(k, *(slice(size) for size in part.shape[1:]))] = part[0].numpy()
+    return stacked
+
+
+def _reference(method: LatentMethod) -> np.ndarray:
+    """Evenly spread rows of the embedding table, float16."""
+    table = method.backbone.table
+    rows = torch.linspace(0, len(table) - 1, min(len(table), REFERENCE_ROWS)).long().to(table.device)
+    return table[rows].detach().float().cpu().numpy().astype(np.float16)

@@ -1,0 +1,42 @@
+"""Choices by name and settings as the differences from their defaults."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """`known[name]`, or one sentence that lists the known names and the nearest one."""
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(sorted(known))}{hint}")
+
+
+def differences(config: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from their defaults, nested dataclasses likewise; plain values only."""
+    found: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        default = field.default_factory() if field.default_factory is not MISSING else field.default
+        if is_dataclass(value):
+            inner = differences(value)
+            if inner:
+                found[field.name] = inner
+        elif value != default:
+            found[field.name] = (
+                list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+            )
+    return found
+
+
+def to_yaml(config: Any) -> str:
+    """A dataclass as YAML, differences only."""
+    return yaml.safe_dump(differences(config), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,22 @@
+"""Figures for paper and screen: one function each from a table to a plotly figure, one template, one way to save.
+
+A figure draws the numbers it is given and computes nothing that has a name in `diagnostics`, `scores` or `projection`.
+"""
+
+from .curves import collapse_by_step, loss_curves
+from .export import redraw, save
+from .intervals import accuracy
+from .look import Style, style, template
+from .maps import thought_map
+
+__all__ = [
+    "Style",
+    "accuracy",
+    "collapse_by_step",
+    "loss_curves",
+    "redraw",
+    "save",
+    "style",
+    "template",
+    "thought_map",
+]

@@ -1,0 +1,143 @@
+"""Figures as files, each with a sidecar that says what is drawn and where it came from, and that redraws it."""
+
+import base64
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ..files import whole
+from ..runs import commit, versions
+from .look import MILLIMETRES, PIXEL, template
+
+Format = Literal["html", "png", "pdf", "svg"]
+DPI = 300  # of PNG files
+SCREEN = 1.4  # text on a screen is read from further away than on paper
+_server = False  # whether kaleido's browser is up and waiting
+
+
+def save(
+    figure: go.Figure,
+    name: str,
+    folder: str | Path = "figures",
+    source: Mapping[str, Any] | None = None,
+    formats: Sequence[Format] = ("html", "png"),
+) -> list[Path]:
+    """Write `folder/name.<format>` and the sidecar `folder/name.json`; returns their paths, the sidecar last.
+
+    source: where the numbers come from (store, run, commit), kept in the sidecar beside the figure's full JSON and the
+    versions that drew it. HTML needs no network and fills its window; PNG (300 dpi), PDF and SVG have print size and
+    need Chromium: without it one warning names what was skipped, and HTML is written instead. All files appear whole
+    or not at all.
+    """
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise ValueError(f"{name!r} is no file name: use letters, digits, '-', '_' and '.', and `folder` for the place")
+    unknown = [found for found in formats if found not in get_args(Format)]
+    if isinstance(formats, str) or unknown:
+        raise ValueError(f"formats={formats!r}: give a list with any of {', '.join(get_args(Format))}")
+    content = _plain(json.loads(str(figure.to_json())))
+    sidecar = {
+        "name": name,
+        "source": dict(source or {}),
+        "commit": commit(),
+        "versions": versions(),
+        "figure": content,
+    }
+    printed: list[Format] = [found for found in formats if found != "html"]
+    files: dict[str, bytes] = {**_printed(content, printed)} if printed else {}
+    if "html" in formats or len(files) < len(printed):
+        files = {"html": _page(figure, name).encode(), **files}
+    # ensure_ascii off: Greek stays readable
+    files["json"] = (json.dumps(sidecar, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    paths = [Path(folder) / f"{name}.{ending}" for ending in files]
+    with ExitStack() as stack:  # every file is written before the first gets its name
+        for temporary, data in zip([stack.enter_context(whole(path)) for path in paths], files.values(), strict=True):
+            temporary.write_bytes(data)
+    return paths
+
+
+def redraw(sidecar: str | Path) -> go.Figure:
+    """The figure a sidecar describes, equal to the one that was saved."""
+    path = Path(sidecar)
+    if not path.is_file():
+        raise FileNotFoundError(f"no sidecar at {str(path)!r}: give the .json file that figures.save wrote")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))["figure"]
+        return go.Figure(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no sidecar of a figure: give a .json file that figures.save wrote"
+        ) from error
+
+
+def _page(figure: go.Figure, name: str) -> str:
+    """The figure as one HTML file that fills its window."""
+    screen = go.Figure(figure)
+    margin = {side: SCREEN * size for side, size in figure.layout.margin.to_plotly_json().items()}
+    entry = figure.layout.legend.entrywidth
+    screen.update_layout(
+        template=template(SCREEN),
+        width=None,
+        height=None,
+        margin=margin,
+        legend_entrywidth=SCREEN * entry if entry else None,
+    )
+    config = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
+    return screen.to_html(include_plotlyjs=True, include_mathjax=False, config=config, div_id=name)
+
+
+def _printed(content: dict[str, Any], formats: Sequence[Format]) -> dict[Format, bytes]:
+    """The figure in each format, or nothing and a warning where no browser starts."""
+    from kaleido.errors import BrowserFailedError, ChromeNotFoundError
+
+    try:
+        return {found: _image(content, found) for found in formats}
+    except (ChromeNotFoundError, BrowserFailedError) as error:
+        reason = "was not found" if isinstance(error, ChromeNotFoundError) else "does not start"
+        warnings.warn(
+            f"{', '.join(formats)} skipped, because Chromium {reason}: install it (Debian: apt-get install chromium; "
+            "elsewhere: kaleido_get_chrome) and save again; the HTML file and the sidecar are complete",
+            stacklevel=3,
+        )
+        return {}
+
+
+def _image(content: dict[str, Any], form: Format) -> bytes:
+    """One image from kaleido's browser, which starts at the first call and stays for the next."""
+    global _server
+    import kaleido
+
+    layout = content["layout"]
+    size = {
+        "width": layout.get("width") or round(MILLIMETRES["page"] * PIXEL),
+        "height": layout.get("height") or round(100 * PIXEL),
+    }
+    options = {"format": form, "scale": DPI / 96 if form == "png" else 1, **size}
+    if _server:
+        return kaleido.calc_fig_sync(content, opts=options)
+    # without mathjax=False the page waits for a script from the network
+    image = kaleido.calc_fig_sync(content, opts=options, kopts={"mathjax": False})
+    # only now that a browser is known to start: a server whose browser fails leaves its caller waiting for ever
+    kaleido.start_sync_server(mathjax=False, silence_warnings=True)
+    _server = True
+    return image
+
+
+def _plain(value: Any) -> Any:
+    """Figure JSON with plotly's base64 arrays as lists of numbers, so that a sidecar can be read without plotly."""
+    if isinstance(value, dict) and {"bdata", "dtype"} <= set(value):
+        array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=value["dtype"])
+        if "shape" in value:
+            array = array.reshape([int(n) for n in str(value["shape"]).split(",")])
+        return _plain(array.tolist())
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

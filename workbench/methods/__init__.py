@@ -1,0 +1,20 @@
+"""One file per method. `METHODS` maps names to classes; `build` makes one on a backbone."""
+
+from typing import Any
+
+import torch
+
+from ..backbone import Backbone
+from ..config import choose
+from . import baselines, lta_thinker
+from .base import METHODS, LatentMethod, Losses, Prompt, Stage, Thoughts
+
+__all__ = ["METHODS", "LatentMethod", "Losses", "Prompt", "Stage", "Thoughts", "baselines", "build", "lta_thinker"]
+
+
+def build(name: str, backbone: Backbone, config: Any = None, *, seed: int = 0) -> LatentMethod:
+    """The method called `name` on a backbone; `config` is its Config (default: `Config()`), `seed` that of its weights."""
+    cls = choose("method", name, METHODS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return cls(backbone, cls.Config() if config is None else config)

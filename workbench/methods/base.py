@@ -1,0 +1,171 @@
+"""What a latent-reasoning method is: a module that turns questions into thought vectors.
+
+A row the backbone reads is `[before | thoughts | after | target]`; the pieces are put in order first and padded then,
+so no index arithmetic is needed anywhere.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..backbone import SLOT, Backbone, Completion, Decoding, pad
+from ..tasks import Example, Task
+
+METHODS: dict[str, type["LatentMethod"]] = {}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An example as ids in the backbone's tokenizer, all on the CPU: the text around the slot, and its parts."""
+
+    example: Example
+    before: Int[Tensor, "_"]
+    after: Int[Tensor, "_"]
+    target: Int[Tensor, "_"]
+    question: Int[Tensor, "_"]
+    steps: tuple[Int[Tensor, "_"], ...]
+    answer: Int[Tensor, "_"]
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """Thought vectors; `mask` is true where there is one, `tokens` names the token where a thought is one (else -1)."""
+
+    vectors: Float[Tensor, "example path step feature"]
+    mask: Bool[Tensor, "example path step"]
+    tokens: Int[Tensor, "example path step"] | None = None
+    signals: dict[str, Float[Tensor, "example path step"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """`total` and its parts, each a mean over the examples of the batch, so that batches can be averaged by their size.
+
+    `warnings` maps a sentence to a flag; the training loop says it once when the flag is true.
+    """
+
+    total: Float[Tensor, ""]
+    parts: dict[str, Float[Tensor, ""]]
+    warnings: dict[str, Bool[Tensor, ""]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A leg of a curriculum: its name and its share of the epochs."""
+
+    name: str = "train"
+    share: float = 1.0
+
+
+class LatentMethod(nn.Module, ABC):
+    """Write `think`; everything else has a default. Defining a class with a `name` registers it."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in cls.__dict__:
+            return
+        known = METHODS.get(cls.name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"two methods are called {cls.name!r}: {known.__module__}.{known.__qualname__} and "
+                f"{cls.__module__}.{cls.__qualname__}; rename one"
+            )
+        METHODS[cls.name] = cls  # a re-run notebook cell replaces its own class
+
+    def __init__(self, backbone: Backbone, config: Any):
+        super().__init__()
+        self.backbone, self.config = backbone, config
+
+    @abstractmethod
+    def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
+        """The thoughts of each question, from what is known at test time: never from `steps`, `answer` or `target`."""
+
+    def render(self, example: Example, task: Task) -> Prompt:
+        """The example as ids: instruction, question, slot; the worked steps are the target."""
+        message = "\n".join(filter(None, [task.instruction, example.question]))
+        before, after = self.backbone.around(message + SLOT, task.opening)
+        steps = tuple(self.backbone.ids(step + "\n") for step in example.steps)
+        announced = self.backbone.ids(f"{task.mark} {example.answer}")
+        end = torch.tensor([self.backbone.tokenizer.eos_token_id])
+        target = torch.cat([*steps, announced, end])
+        question, answer = self.backbone.ids(example.question), self.backbone.ids(example.answer)
+        return Prompt(example, before, after, target, question, steps, answer)
+
+    def loss(self, prompts: Sequence[Prompt], stage: int = 0) -> Losses:
+        """Negative log-likelihood of the target behind the thoughts."""
+        likelihood = self.likelihood(prompts, self.think(prompts)).mean()
+        return Losses(likelihood, {"likelihood": likelihood})
+
+    def forward(self, prompts: Sequence[Prompt], stage: int = 0) -> Losses:
+        """`loss`, under the name that data-parallel wrappers call."""
+        return self.loss(prompts, stage)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The legs of training in order; empty when there is nothing to train."""
+        return (Stage(),)
+
+    def start(self, stage: int, prompts: Sequence[Prompt]) -> None:
+        """Called before a stage with the prompts it will train on."""
+
+    def step_similarities(self, prompts: Sequence[Prompt]) -> dict[str, Float[Tensor, "example reasoning"]]:
+        """How near each gold step is to "answer" and "question", NaN where there is no step; empty: not a matter here."""
+        return {}
+
+    def answer(
+        self, prompts: Sequence[Prompt], thoughts: Thoughts, decoding: Decoding, *, draws: int = 1, seed: int = 0
+    ) -> list[list[list[Completion]]]:
+        """Answers behind the thoughts, [example][path][draw]."""
+        paths = thoughts.vectors.shape[1]
+        rows = [
+            torch.cat([self.backbone.embed(p.before), *self._middle(p, thoughts, i, path)])
+            for i, p in enumerate(prompts)
+            for path in range(paths)
+        ]
+        seeds = [draw_seed(seed, p.example.id, path) for p in prompts for path in range(paths)]
+        flat = self.backbone.generate(*pad(rows, "left"), decoding, draws=draws, seeds=seeds)
+        return [flat[k : k + paths] for k in range(0, len(flat), paths)]
+
+    def likelihood(self, prompts: Sequence[Prompt], thoughts: Thoughts) -> Float[Tensor, "example"]:
+        """Mean negative log-likelihood per target token, averaged over paths.
+
+        Nothing before the first thought needs a gradient: that prefix is run once without, and its cache is reused.
+        Logits exist at the columns of the targets only.
+        """
+        paths = thoughts.vectors.shape[1]
+        before, known = pad([self.backbone.embed(p.before) for p in prompts], "left")
+        with torch.set_grad_enabled(self.backbone.trains):
+            cache = self.backbone.run(before, known).cache
+        if paths > 1:
+            cache.batch_repeat_interleave(paths)
+            known = known.repeat_interleave(paths, 0)
+        pairs = [(p, i, path) for i, p in enumerate(prompts) for path in range(paths)]
+        middle, middle_mask = pad([torch.cat(self._middle(p, thoughts, i, path)) for p, i, path in pairs], "left")
+        target, target_mask = pad([p.target for p, _, _ in pairs], "right")
+        target, target_mask = target.to(self.backbone.device), target_mask.to(self.backbone.device)
+        embeds = torch.cat([middle, self.backbone.embed(target[:, :-1])], 1)
+        mask = torch.cat([known, middle_mask, target_mask[:, :-1]], 1)
+        columns = torch.arange(middle.shape[1] - 1, embeds.shape[1], device=self.backbone.device)
+        logits = self.backbone.run(embeds, mask, cache=cache, logits_at=columns).logits
+        assert logits is not None
+        losses = F.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
+        return ((losses * target_mask).sum(1) / target_mask.sum(1)).view(len(prompts), paths).mean(1)
+
+    def _middle(self, prompt: Prompt, thoughts: Thoughts, example: int, path: int) -> list[Tensor]:
+        """The vectors from the slot on: the thoughts that are there, then the text after them."""
+        vectors = thoughts.vectors[example, path][thoughts.mask[example, path]]
+        return [vectors.to(self.backbone.table.dtype), self.backbone.embed(prompt.after)]
+
+
+def draw_seed(seed: int, example: str, path: int) -> int:
+    """The seed of one example's path: whatever else is in the batch, it samples the same."""
+    return int.from_bytes(blake2b(f"{seed} {example} {path}".encode(), digest_size=7).digest())

@@ -1,0 +1,62 @@
+"""What thoughts are measured against: answering at once, writing the steps, and vectors that ignore the question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from ..backbone import SLOT, Backbone
+from ..tasks import Example, Task
+from .base import LatentMethod, Prompt, Stage, Thoughts
+
+
+class CoT(LatentMethod):
+    """Explicit chain of thought: the slot stays empty, the steps are written as text. Nothing is trained."""
+
+    name = "cot"
+
+    @dataclass(frozen=True)
+    class Config:
+        pass
+
+    def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
+        vectors = torch.zeros(len(prompts), paths, 0, self.backbone.width, device=self.backbone.device)
+        return Thoughts(vectors, torch.zeros(vectors.shape[:-1], dtype=torch.bool, device=self.backbone.device))
+
+    def stages(self) -> tuple[Stage, ...]:
+        return ()
+
+
+class Direct(CoT):
+    """The answer at once: the slot stays empty and the reply starts at the answer's mark. Nothing is trained."""
+
+    name = "direct"
+
+    def render(self, example: Example, task: Task) -> Prompt:
+        prompt = super().render(example, task)
+        message = "\n".join(filter(None, [task.instruction, example.question]))
+        _, after = self.backbone.around(message + SLOT, task.mark)
+        return replace(prompt, after=after, target=prompt.target[-len(prompt.answer) - 1 :])
+
+
+class SoftPrompt(LatentMethod):
+    """The same learned vectors for every question: what a method gains beyond tuning a prompt (Lester et al. 2021)."""
+
+    name = "soft-prompt"
+
+    @dataclass(frozen=True)
+    class Config:
+        thoughts: int = 4
+        """Learned vectors per question."""
+
+    def __init__(self, backbone: Backbone, config: Config):
+        super().__init__(backbone, config)
+        rows = torch.randint(len(backbone.table), (config.thoughts,))
+        self.vectors = nn.Parameter(
+            backbone.table[rows.to(backbone.device)].detach().float().clone()
+        )  # starts as words
+
+    def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
+        vectors = self.vectors.expand(len(prompts), paths, -1, -1)
+        return Thoughts(vectors, torch.ones(vectors.shape[:-1], dtype=torch.bool, device=vectors.device))

@@ -1,0 +1,131 @@
+"""A run's folder: what was asked (config.yaml), what happened (metrics.jsonl), what came out (weights, result.json).
+
+config.yaml           task, backbone, method and settings: differences from the defaults only
+metrics.jsonl         one row per logged step
+weights.safetensors   the trained weights, self-describing: its metadata rebuilds the method
+checkpoint.pt         everything needed to go on exactly where training stopped
+result.json           numbers, seconds and full provenance
+"""
+
+import json
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from .config import differences
+from .files import read_jsonl, whole, write_text
+
+if TYPE_CHECKING:
+    from .backbone import Backbone
+    from .methods import LatentMethod
+
+PACKAGES = ("latent-workbench", "torch", "transformers", "accelerate", "numpy", "scikit-learn", "xarray", "plotly")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages a number depends on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def commit() -> str:
+    """The commit of the code in use, with "+changes" when the tree differs from it; "unknown" outside a checkout."""
+    root = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def provenance() -> dict[str, Any]:
+    """What a result file says about where it comes from."""
+    return {
+        "command": " ".join(sys.argv),
+        "commit": commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+
+
+def describe_method(method: "LatentMethod") -> dict[str, Any]:
+    """What rebuilds a method: its name, backbone and the differences of its config from the defaults."""
+    backbone = {"backbone": method.backbone.name}
+    if method.backbone.revision:
+        backbone["revision"] = method.backbone.revision
+    return backbone | {"method": method.name, "options": differences(method.config)}
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """config.yaml, in the form `workbench train --config` reads."""
+    write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def read_metrics(folder: str | Path) -> pd.DataFrame:
+    """metrics.jsonl as a table, a row per logged step; NaN where a row lacks a value."""
+    return pd.DataFrame(read_jsonl(Path(folder) / "metrics.jsonl", ("step",)))
+
+
+def save_weights(method: "LatentMethod", folder: str | Path) -> Path:
+    """Write the trainable weights with what is needed to rebuild the method around them."""
+    from safetensors.torch import save_file
+
+    path = Path(folder) / "weights.safetensors"
+    tensors = {name: p.detach().cpu().contiguous() for name, p in method.named_parameters() if p.requires_grad}
+    with whole(path) as temporary:
+        save_file(tensors, temporary, metadata={"workbench": json.dumps(describe_method(method))})
+    return path
+
+
+def load_method(path: str | Path, backbone: "Backbone | None" = None) -> "LatentMethod":
+    """The trained method in a run's folder (or weights file), on its own backbone or a given one of the same shape."""
+    from safetensors import safe_open
+
+    from .backbone import Backbone
+    from .config import choose
+    from .methods import METHODS, build
+
+    path = Path(path)
+    path = path / "weights.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f"no trained weights at {path}; give the folder of a finished run or its weights.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = (file.metadata() or {}).get("workbench")
+        if metadata is None:
+            raise ValueError(
+                f"{path} was not written by this workbench (no description in it); give a run's weights.safetensors"
+            )
+        about = json.loads(metadata)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a reader, not a dict)
+    if backbone is None:
+        backbone = Backbone.load(about["backbone"], revision=about.get("revision"))
+    config = choose("method", about["method"], METHODS).Config(**about["options"])
+    method = build(about["method"], backbone, config)
+    own = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    wanted = {name: tuple(p.shape) for name, p in own.items()}
+    if shapes != wanted:
+        different = sorted(set(shapes.items()) ^ set(wanted.items()))[0]
+        raise ValueError(
+            f"{path} does not fit {about['method']} on backbone {backbone.name!r}: {different[0]} {different[1]} differs"
+        )
+    for name, parameter in own.items():
+        parameter.data.copy_(tensors[name])
+    return method.eval()

@@ -1,0 +1,350 @@
+"""The store: thoughts and answers of one method on one task, as a plain `xr.Dataset` in one netCDF file.
+
+    thought(example, path, step, feature)   a question has several paths (thoughts), a path several steps (positions)
+    correct(example, path, draw)            a path has several draws (answers)
+
+Everything after `collect` reads only this. Dimensions go by name, so their order never matters. `step` may have length
+0 (a method without thoughts). `SCHEMA`, `VARIABLES`, `COORDINATES` and `ATTRIBUTES` are the written schema.
+"""
+
+import glob
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .files import whole
+
+SCHEMA = "workbench-store-1"
+DIMENSIONS = ("example", "path", "step", "draw", "reasoning", "reference", "feature")
+
+
+class Kind(NamedTuple):
+    """What one variable must be: its dimensions, its kind of value, whether every store has it."""
+
+    dims: tuple[str, ...]
+    dtype: Literal["float", "int", "bool", "text", "any"]
+    required: bool = False
+
+
+STEP = ("example", "path", "step")
+DRAW = ("example", "path", "draw")
+VARIABLES = {
+    "thought": Kind((*STEP, "feature"), "float", True),
+    "mask": Kind(STEP, "bool", True),  # False = padding, not a thought
+    "text": Kind(DRAW, "text", True),
+    "prediction": Kind(DRAW, "text", True),  # "" = no answer could be read
+    "correct": Kind(DRAW, "bool", True),
+    "length": Kind(DRAW, "int", True),  # generated tokens
+    "finished": Kind(DRAW, "bool", True),  # False = stopped at the length cap
+    "token": Kind(STEP, "int"),
+    "similarity_answer": Kind(("example", "reasoning"), "float"),  # NaN where an example has fewer gold steps
+    "similarity_question": Kind(("example", "reasoning"), "float"),
+    "step_text": Kind(("example", "reasoning"), "text"),
+}
+SIGNAL = Kind(STEP, "float")  # variables called signal_<name>
+COORDINATES = {
+    "example": Kind(("example",), "text", True),
+    "question": Kind(("example",), "text", True),
+    "gold": Kind(("example",), "text", True),
+    # a sample of the backbone's token embeddings; xarray makes any variable named like its dimension a coordinate
+    "reference": Kind(("reference", "feature"), "float"),
+}
+LABEL = Kind(("example",), "any")  # coordinates called label_<name>
+ATTRIBUTES = ("schema", "method", "config", "backbone", "task", "split", "seed", "versions", "commit", "created")
+SAME = ("schema", "method", "config", "backbone", "task")  # stores that differ here are not parts of one store
+
+_DTYPES = {"float": "f", "int": "iu", "bool": "b", "text": "UOT", "any": "fiubUOT"}
+_SENTENCES = {"float": "floating point", "int": "integer", "bool": "bool", "text": "text", "any": "text or numbers"}
+_PADDING: dict[str, bool | int | float | str] = {"float": np.nan, "int": -1, "bool": False, "text": ""}
+_FLOAT16 = float(np.finfo(np.float16).max)
+
+
+# ------------------------------------------------------------------------------------------------------------- check
+
+
+def check(dataset: xr.Dataset, *, values: bool = True) -> None:
+    """Raise ValueError with one sentence about the first thing that makes `dataset` no valid store.
+
+    `values=False` looks at names, dimensions and types only (nothing lazy is read).
+    """
+    for problem in _problems(dataset, values):
+        raise ValueError(problem)
+
+
+def _problems(dataset: xr.Dataset, values: bool) -> Iterable[str]:
+    found = dataset.attrs.get("schema")
+    if found != SCHEMA:
+        yield (
+            f"this dataset has schema {found!r} and this workbench reads {SCHEMA!r}: "
+            "collect it again, or read it with the version named in its attribute 'versions'"
+        )
+    yield from _attribute_problems(dataset)
+    yield from _name_problems(dataset)
+    ids = dataset.indexes["example"]
+    if not ids.is_unique:
+        twice = ids[ids.duplicated()][0]
+        yield f"example id {twice!r} occurs more than once: ids must be unique, give each example its own"
+    if values:
+        yield from _value_problems(dataset)
+
+
+def _attribute_problems(dataset: xr.Dataset) -> Iterable[str]:
+    for name in ATTRIBUTES:
+        if name not in dataset.attrs:
+            yield f"the store lacks the attribute {name!r}: set each of {', '.join(ATTRIBUTES)}"
+    for name, value in dataset.attrs.items():
+        if not isinstance(value, str | int | float | np.integer | np.floating) or isinstance(value, bool):
+            kind = type(value).__name__
+            yield f"attribute {name!r} is a {kind}: attributes are text or numbers, write it as JSON text"
+        elif name in ATTRIBUTES and name != "seed" and not isinstance(value, str):
+            yield f"attribute {name!r} is {value!r}: it must be text"
+    try:
+        json.loads(dataset.attrs["versions"])
+    except json.JSONDecodeError:
+        yield f"attribute 'versions' is {dataset.attrs['versions']!r}: it must be JSON text, use json.dumps"
+    try:
+        datetime.fromisoformat(dataset.attrs["created"])
+    except ValueError:
+        yield f"attribute 'created' is {dataset.attrs['created']!r}: it must be an ISO time such as 2026-01-31T12:00:00"
+
+
+def _name_problems(dataset: xr.Dataset) -> Iterable[str]:
+    for what, schema, prefix, free, present in (
+        ("coordinate", COORDINATES, "label_", LABEL, dataset.coords),
+        ("variable", VARIABLES, "signal_", SIGNAL, dataset.data_vars),
+    ):
+        for name, kind in schema.items():
+            if kind.required and name not in present:
+                yield f"the store lacks the {what} {name!r}: add it with dimensions ({', '.join(kind.dims)})"
+        for key, array in present.items():
+            name = str(key)
+            kind = schema.get(name, free if name.startswith(prefix) else None)
+            if kind is None and name in dataset.indexes:  # plain numbering of a dimension does no harm
+                continue
+            if kind is None:
+                yield f"unknown {what} {name!r}: a store has {', '.join(schema)}, {prefix}<name>; rename or drop it"
+            elif set(array.dims) != set(kind.dims):
+                given, allowed = ", ".join(map(str, array.dims)), ", ".join(kind.dims)
+                yield f"{what} {name!r} has dimensions ({given}): it must have ({allowed}), in any order"
+            elif array.dtype.kind not in _DTYPES[kind.dtype]:
+                yield f"{what} {name!r} has dtype {array.dtype}: it must be {_SENTENCES[kind.dtype]}, convert it"
+    for name in ("example", "path", "draw", "feature"):
+        if dataset.sizes[name] == 0:
+            yield f"dimension {name!r} has length 0: a store needs at least one (only 'step' may be empty)"
+
+
+def _value_problems(dataset: xr.Dataset) -> Iterable[str]:
+    mask = dataset["mask"].transpose(*STEP).values
+    broken = ~np.isfinite(dataset["thought"].transpose(*STEP, "feature").values)
+    bad = np.asarray((broken.any(-1) & mask).any((1, 2)))
+    if bad.any():
+        first = dataset.indexes["example"][bad][0]
+        yield (
+            f"{bad.sum()} of {bad.size} examples have NaN or infinite thoughts (first: {first!r}): "
+            "thoughts must be finite where mask is True, look at the training run"
+        )
+    for name, variable in dataset.variables.items():
+        if variable.dtype.kind == "O" and not all(isinstance(value, str) for value in variable.values.ravel()):
+            yield f"{str(name)!r} mixes text with other values: convert it to text, or to one type of number"
+    if "reference" in dataset and not bool(np.isfinite(dataset["reference"]).all()):
+        yield "'reference' holds NaN or infinite values: token embeddings must be finite, sample them again"
+    if bool((dataset["correct"] & (dataset["prediction"] == "")).any()):
+        yield "'correct' is True where 'prediction' is empty: an unread answer cannot be right, grade again"
+    if bool((dataset["length"] < 0).any()):
+        yield "'length' holds negative values: it counts generated tokens, collect again"
+
+
+# ---------------------------------------------------------------------------------------------------- save and load
+
+
+def save(dataset: xr.Dataset, path: str | Path) -> Path:
+    """Check and write a store; returns the path. An interrupted save leaves an older file as it was.
+
+    Vectors are written as float16, or as float32 where a value exceeds float16's 65504; padding (mask False) as 0.
+    Characters netCDF text cannot hold become U+FFFD (NUL) and ? (lone surrogates).
+    """
+    path = Path(path)
+    if path.suffix != ".nc":
+        raise ValueError(f"store path {str(path)!r} does not end in '.nc': give it that ending")
+    check(dataset)
+    plain = dataset.transpose(*DIMENSIONS, missing_dims="ignore").drop_encoding()
+    plain = plain.assign({"thought": plain["thought"].where(plain["mask"], 0).astype(plain["thought"].dtype)})
+    encoding = {}
+    for name, variable in plain.variables.items():
+        if variable.dtype.kind in "UOT":
+            clean = [_storable(text) for text in variable.values.ravel()]
+            plain[name] = (variable.dims, np.array(clean, dtype=object).reshape(variable.shape))
+            continue
+        encoding[name] = {"zlib": True, "complevel": 4, "shuffle": True} if variable.size else {}
+        if name in ("thought", "reference"):
+            fits = variable.size == 0 or float(abs(variable).max()) <= _FLOAT16
+            encoding[name]["dtype"] = "float16" if fits else "float32"
+    with whole(path) as partial:
+        plain.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
+    return path
+
+
+def _storable(text: object) -> str:
+    return str(text).replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def load(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
+    """Read a store. One file is read whole; a folder, a glob or a list of part files is joined along `example`, with
+    vectors left on disk until they are used (dask).
+
+    Raises FileNotFoundError or ValueError with one sentence.
+    """
+    if isinstance(path, str | Path) and (
+        Path(path).is_file() or not (Path(path).is_dir() or glob.has_magic(str(path)))
+    ):
+        dataset = _read(Path(path), lazy=False)
+        check(dataset)
+        return dataset
+    parts = [_read(part, lazy=True) for part in _files(path)]
+    for part in parts:
+        check(part, values=False)
+    return parts[0] if len(parts) == 1 else concat(parts)
+
+
+def _files(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    if not isinstance(path, str | Path):
+        files = [Path(part) for part in path]
+    elif Path(path).is_dir():
+        files = sorted(Path(path).glob("*.nc"))
+    else:
+        files = sorted(Path(found) for found in glob.glob(str(path)))
+    if not files:
+        raise FileNotFoundError(
+            f"no store in {str(path)!r}: give a .nc file, a folder or glob with .nc files, or a list"
+        )
+    return files
+
+
+def _read(path: Path, *, lazy: bool) -> xr.Dataset:
+    if not path.is_file():
+        raise FileNotFoundError(f"no store at {str(path)!r}: check the path, or make one with `workbench collect`")
+    try:
+        if lazy:
+            dataset = xr.open_dataset(path, engine="h5netcdf", chunks={})
+            small = [name for name in dataset.variables if name != "thought"]
+            dataset = dataset.assign({name: dataset[name].load() for name in small})
+        else:
+            dataset = xr.load_dataset(path, engine="h5netcdf")
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise ValueError(
+            f"{str(path)!r} is no netCDF file ({error}): give a store, or collect again if damaged"
+        ) from error
+    # netCDF returns numpy scalars; plain numbers compare, print and serialise as they were given
+    dataset.attrs = {
+        name: value.item() if isinstance(value, np.generic) else value for name, value in dataset.attrs.items()
+    }
+    return dataset
+
+
+# -------------------------------------------------------------------------------------------------- join and flatten
+
+
+def concat(datasets: Sequence[xr.Dataset], dim: Literal["example", "path", "draw"] = "example") -> xr.Dataset:
+    """Join stores of one method on one task.
+
+    Along `example` ids must differ; along `path` or `draw` the examples must be the same (matched by id). Fewer steps
+    or reasoning steps are padded (mask False, NaN, ""). `reference` is the first store's. Attributes that differ are
+    joined with " | ", `seconds` is summed. Optional variables must be in all stores or in none.
+    """
+    if not datasets:
+        raise ValueError("no stores to join: give at least one")
+    if dim not in ("example", "path", "draw"):
+        raise ValueError(f"stores cannot be joined along {dim!r}: use 'example', 'path' or 'draw'")
+    first = datasets[0]
+    for other in datasets[1:]:
+        _joinable(first, other, dim)
+    longest = {name: max(d.sizes.get(name, 0) for d in datasets) for name in ("step", "reasoning")}
+    parts = [_pad(d.drop_vars("reference", errors="ignore"), longest) for d in datasets]
+    if dim != "example":
+        parts = [part.sel(example=first.indexes["example"]) for part in parts]
+    if dim == "draw" and not all(parts[0][["thought", "mask"]].equals(part[["thought", "mask"]]) for part in parts[1:]):
+        raise ValueError("stores to join along 'draw' hold different thoughts: join them along 'path'")
+    joined = xr.concat(
+        parts, dim, data_vars="minimal", coords="minimal", compat="override", join="override", combine_attrs="drop"
+    )
+    if "reference" in first:
+        joined["reference"] = first["reference"]
+    joined.attrs = _merged_attributes(datasets)
+    check(joined, values=False)
+    return joined
+
+
+def _joinable(first: xr.Dataset, other: xr.Dataset, dim: str) -> None:
+    for name in SAME:
+        if first.attrs[name] != other.attrs[name]:
+            raise ValueError(
+                f"stores differ in {name} ({first.attrs[name]!r} and {other.attrs[name]!r}): "
+                "join only parts of one run, and compare others side by side"
+            )
+    missing = {str(name) for name in set(first.variables) ^ set(other.variables)}
+    if missing:
+        raise ValueError(f"only some stores hold {', '.join(sorted(missing))}: drop it or collect it for all")
+    for name in {"example", "path", "draw", "feature"} - {dim, "example"}:
+        if first.sizes[name] != other.sizes[name]:
+            sizes = f"{first.sizes[name]} and {other.sizes[name]}"
+            raise ValueError(
+                f"stores have different numbers of {name} ({sizes}): only steps are padded, select equal ones"
+            )
+    if dim != "example" and set(first.indexes["example"]) != set(other.indexes["example"]):
+        raise ValueError(f"stores to join along {dim!r} hold different examples: select the shared ids first")
+
+
+def _pad(dataset: xr.Dataset, longest: dict[str, int]) -> xr.Dataset:
+    for dim, size in longest.items():
+        missing = size - dataset.sizes.get(dim, size)
+        if missing:
+            values: dict[str, Any] = {
+                str(name): _PADDING[VARIABLES.get(str(name), SIGNAL).dtype]
+                for name in dataset.data_vars
+                if dim in dataset[name].dims
+            }
+            values["thought"] = 0.0  # plain zeros stay finite under arithmetic; the mask says what is real
+            dataset = dataset.drop_vars(dim, errors="ignore").pad({dim: (0, missing)}, constant_values=values)
+    return dataset
+
+
+def _merged_attributes(datasets: Sequence[xr.Dataset]) -> dict[str, str | int | float]:
+    merged = {}
+    for name in dict.fromkeys(name for d in datasets for name in d.attrs):
+        values = list(dict.fromkeys(d.attrs[name] for d in datasets if name in d.attrs))
+        if name == "seconds":
+            merged[name] = float(sum(d.attrs.get(name, 0.0) for d in datasets))
+        elif name == "created":
+            merged[name] = max(values)
+        elif name == "versions" and len(values) > 1:
+            merged[name] = json.dumps([json.loads(value) for value in values])
+        else:
+            merged[name] = values[0] if len(values) == 1 else " | ".join(map(str, values))
+    return merged
+
+
+def flatten(dataset: xr.Dataset) -> tuple[np.ndarray, pd.DataFrame]:
+    """One row per real thought vector: `(vectors [n, feature] float32, table)`, in the order example, path, step.
+
+    The table has example, path, step, correct (mean over the path's draws), question, gold, each label_<name>, each
+    signal_<name>, method, task. Without thoughts both are empty.
+    """
+    mask = dataset["mask"].transpose(*STEP).values
+    rows, paths, steps = np.nonzero(mask)
+    vectors = dataset["thought"].transpose(*STEP, "feature").values[mask].astype(np.float32)
+    table = pd.DataFrame({"example": dataset["example"].values[rows], "path": paths, "step": steps})
+    table["correct"] = dataset["correct"].mean("draw").transpose("example", "path").values[rows, paths]
+    labels = sorted(str(name) for name in dataset.coords if str(name).startswith("label_"))
+    for name in ("question", "gold", *labels):
+        table[name] = dataset[name].values[rows]
+    for name in sorted(str(name) for name in dataset.data_vars if str(name).startswith("signal_")):
+        table[name] = dataset[name].transpose(*STEP).values[mask]
+    return vectors, table.assign(method=dataset.attrs["method"], task=dataset.attrs["task"])
