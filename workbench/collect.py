@@ -127,7 +127,7 @@ def _dataset(
         for found, example in zip(predictions, examples, strict=True)
     ]
     data: dict[str, Any] = {
-        "thought": ((*step, "feature"), _stack([t.vectors for t in thoughts], 0.0).astype(np.float16)),
+        "thought": ((*step, "feature"), _stack([t.vectors for t in thoughts], 0.0)),
         "mask": (step, _stack([t.mask for t in thoughts], False)),
         "text": (draw, each(lambda c: c.text, str)),
         "prediction": (

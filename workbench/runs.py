@@ -78,6 +78,14 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """config.yaml of a run."""
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"no run at {folder} (it has no config.yaml); give the folder that `workbench train` made")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
 def read_metrics(folder: str | Path) -> pd.DataFrame:
     """metrics.jsonl as a table, a row per logged step; NaN where a row lacks a value."""
     return pd.DataFrame(read_jsonl(Path(folder) / "metrics.jsonl", ("step",)))

@@ -72,8 +72,8 @@ def loss_curves(
         )
         figure.add_traces([_line(table, name, plain(part), style(part)) for name, part in parts.items()])
     if log:
-        drawn = [value for trace in figure.data for value in trace["y"]]
-        labels = "D2" if max(drawn) < 1000 * min(drawn) else 1  # at 1, 2, 5 in each decade, or at powers of ten
+        drawn = pd.concat([_values(table, name) for table in runs.values() for name in parts])
+        labels = "D2" if drawn.max() < 1000 * drawn.min() else 1  # at 1, 2, 5 in each decade, or at powers of ten
         figure.update_yaxes(type="log", dtick=labels, tickformat="~g")
     return figure
 

@@ -113,6 +113,8 @@ def _image(content: dict[str, Any], form: Format) -> bytes:
     global _server
     import kaleido
 
+    # paper has no hover, and its texts are most of a large figure
+    content = content | {"data": [{k: v for k, v in trace.items() if k != "hovertext"} for trace in content["data"]]}
     layout = content["layout"]
     size = {
         "width": layout.get("width") or round(MILLIMETRES["page"] * PIXEL),

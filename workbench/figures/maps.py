@@ -12,6 +12,7 @@ from .look import BLUE, PIXEL, VERMILLION, Width, as_text, need, panels, plain, 
 CORRECTNESS = ((0.0, VERMILLION), (0.5, "#BDBDBD"), (1.0, BLUE))  # the ends are the colours of wrong and correct
 MOST = 16  # labels or panels one figure can show
 MANY = 5000  # beyond this many points a browser needs WebGL to stay responsive
+SIZES = ((1000, (5, 0.75)), (5000, (4, 0.6)), (20000, (3, 0.5)), (np.inf, (2, 0.25)))  # points -> pixels, opacity
 
 
 class Group(NamedTuple):
@@ -55,11 +56,17 @@ def thought_map(
         caption=_caption(points),
         shared=True,
     )
+    # drawn one after the other, the last label would hide the first where they overlap: deal the points out in layers
+    entries = groups or everything
+    layers = max(1, min(len(points) // 100, 64 // (len(entries) * len(split))))
+    dealt = np.arange(len(points)) % layers
     shown: set[str] = set()
     for k, panel in enumerate(split):
-        for rank, group in enumerate(groups or everything):
-            part = points.loc[panel.rows & group.rows]
-            if len(part):
+        for layer in range(layers):
+            for rank, group in enumerate(entries):
+                part = points.loc[panel.rows & group.rows & (dealt == layer)]
+                if part.empty:
+                    continue
                 trace = _trace(part, color, None if groups is None else group, len(points))
                 trace.update(legendrank=rank + 1, showlegend=group.title not in shown)
                 figure.add_trace(trace, row=k // columns + 1, col=k % columns + 1)
@@ -71,7 +78,7 @@ def thought_map(
 
 def _trace(part: pd.DataFrame, color: str, group: Group | None, total: int) -> go.Scatter | go.Scattergl:
     """Points of one label, or of a colour scale where `group` is None."""
-    size, opacity = (5, 0.75) if total <= 1000 else (4, 0.6) if total <= MANY else (3, 0.5)
+    size, opacity = next(look for most, look in SIZES if total <= most)
     marker: dict[str, Any] = {"size": size, "opacity": opacity}
     if group is None:
         marker |= {"color": part[color].tolist(), "coloraxis": "coloraxis"}

@@ -69,6 +69,7 @@ class LatentMethod(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type]
+    presets: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -93,6 +93,7 @@ class ThoughtBlock(nn.Module):
 class LTAThinker(LatentMethod):
     name = "lta-thinker"
     Config = LTAThinkerConfig
+    presets = {"reference": LTAThinkerConfig.reference()}  # noqa: RUF012
 
     def __init__(self, backbone: Backbone, config: LTAThinkerConfig):
         super().__init__(backbone, config)
@@ -156,7 +157,8 @@ class LTAThinker(LatentMethod):
         inputs, mask = self._inputs([torch.cat([row, self.turn_end]) for row in rows], slots=True)
         outputs = self._project(self.block(inputs, mask, slice(-(count + 1 + ends), None)))
         steps, question, thoughts = outputs.split([outputs.shape[1] - count - 1, 1, count], 1)
-        return question[:, 0], thoughts, steps if leaky else None
+        # left padding puts an example's ends last; they are one token without position, so flipping only aligns them
+        return question[:, 0], thoughts, steps.flip(1) if leaky else None
 
     def _inputs(self, rows: Sequence[Int[Tensor, "_"]], slots: bool = False) -> tuple[Tensor, Tensor]:
         """Left-padded generator inputs and their mask: embeddings of the rows, then the slots."""
