@@ -97,7 +97,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
             decoders.Replace(Regex(r" *\n *"), "\n"),
             decoders.Replace(Regex(r" {2,}"), " "),
             decoders.Replace(Regex(r" (?=[.,?:])"), ""),
-            decoders.Strip(" ", 1, 1),
+            decoders.Replace(Regex(r"\A | \z"), ""),  # decoders.Strip panics on an empty text
         ]
     )
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -53,8 +54,10 @@ def save(
     files: dict[str, bytes] = {**_printed(content, printed)} if printed else {}
     if "html" in formats or len(files) < len(printed):
         files = {"html": _page(figure, name).encode(), **files}
-    # ensure_ascii off: Greek stays readable
-    files["json"] = (json.dumps(sidecar, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    # ensure_ascii=False: Greek stays readable; default=str: paths in source
+    files["json"] = (
+        json.dumps(sidecar, ensure_ascii=False, allow_nan=False, sort_keys=True, default=str) + "\n"
+    ).encode()
     paths = [Path(folder) / f"{name}.{ending}" for ending in files]
     with ExitStack() as stack:  # every file is written before the first gets its name
         for temporary, data in zip([stack.enter_context(whole(path)) for path in paths], files.values(), strict=True):
@@ -125,6 +128,8 @@ def _image(content: dict[str, Any], form: Format) -> bytes:
         return kaleido.calc_fig_sync(content, opts=options)
     # without mathjax=False the page waits for a script from the network
     image = kaleido.calc_fig_sync(content, opts=options, kopts={"mathjax": False})
+    # a closing browser's last word, '{bye}', is logged as an error with a traceback; what fails here raises
+    logging.getLogger("choreographer.channels.pipe").setLevel(logging.CRITICAL)
     # only now that a browser is known to start: a server whose browser fails leaves its caller waiting for ever
     kaleido.start_sync_server(mathjax=False, silence_warnings=True)
     _server = True

@@ -60,17 +60,15 @@ def thought_map(
     entries = groups or everything
     layers = max(1, min(len(points) // 100, 64 // (len(entries) * len(split))))
     dealt = np.arange(len(points)) % layers
-    shown: set[str] = set()
     for k, panel in enumerate(split):
         for layer in range(layers):
-            for rank, group in enumerate(entries):
+            for group in entries:
                 part = points.loc[panel.rows & group.rows & (dealt == layer)]
-                if part.empty:
-                    continue
-                trace = _trace(part, color, None if groups is None else group, len(points))
-                trace.update(legendrank=rank + 1, showlegend=group.title not in shown)
-                figure.add_trace(trace, row=k // columns + 1, col=k % columns + 1)
-                shown.add(group.title)
+                if len(part):
+                    trace = _trace(part, color, None if groups is None else group, len(points))
+                    figure.add_trace(trace, row=k // columns + 1, col=k % columns + 1)
+    for group in groups or []:  # keys of their own: those of many small faint points could not be seen
+        figure.add_trace(_trace(points.iloc[:0], color, group, 0).update(x=[None], y=[None], showlegend=True))
     if groups is None:
         figure.update_layout(coloraxis=_scale(color, figure.layout.to_plotly_json()))
     return figure
@@ -92,6 +90,7 @@ def _trace(part: pd.DataFrame, color: str, group: Group | None, total: int) -> g
         marker=marker,
         name=as_text(group.title) if group else "",
         legendgroup=group.title if group else "",
+        showlegend=False,
         hovertext=_hover(part, color),
         hovertemplate="%{hovertext}<extra></extra>",
     )

@@ -1,0 +1,24 @@
+# Every target works from a fresh clone; nothing is installed twice.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test check lab
+quickstart: .venv/installed
+	$(BIN)/workbench quickstart --out data/quickstart
+
+test: .venv/installed
+	$(BIN)/pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+lab: .venv/installed
+	$(BIN)/jupyter lab notebooks
+
+# The stamp is newer than pyproject.toml once everything in it is installed.
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,439 @@
+"""Figures: what is drawn is what was given, in one look, and comes back from its sidecar."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from stores import synthetic_store
+
+from workbench import figures
+from workbench.figures import (
+    accuracy,
+    collapse_by_step,
+    export,
+    loss_curves,
+    redraw,
+    save,
+    style,
+    template,
+    thought_map,
+)
+from workbench.projection import project
+
+try:
+    from choreographer.browsers.chromium import Chromium
+
+    BROWSER = os.environ.get("BROWSER_PATH") or Chromium.find_browser(skip_local=False)
+except ImportError:
+    BROWSER = None
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium found: apt-get install chromium")
+
+
+def points(**given):
+    return project(synthetic_store(20, **given))
+
+
+def metrics(seed=0, steps=60):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"step": np.arange(1, steps + 1)})
+    table["loss_likelihood"], table["loss_focus"] = 1 + rng.random(steps), 0.5 + rng.random(steps)
+    table["loss"] = table["loss_likelihood"] + table["loss_focus"]
+    for name in ("spread", "relative_spread", "effective_rank", "cosine", "slot_cosine", "rms"):
+        table[f"probe_{name}"] = np.where(table["step"] % 20 == 0, rng.random(steps), np.nan)
+    return table
+
+
+def accuracies(**given):
+    return pd.DataFrame(
+        {"name": ["none", "soft_prompt", "lta_thinker"], "mean": [0.41, 0.5, 0.75]}
+        | {"low": [0.37, 0.46, 0.71], "high": [0.45, 0.54, 0.79], "n": [500, 500, 500]}
+        | given
+    )
+
+
+def drawn(figure, **chosen):
+    """All (x, y) of the traces with these properties, sorted; legend keys have none."""
+    traces = [t for t in figure.data if all(t[name] == value for name, value in chosen.items())]
+    return sorted((x, y) for t in traces for x, y in zip(t.x, t.y, strict=True) if x is not None)
+
+
+EVERY = {
+    "thought_map": (lambda **k: thought_map(points(), **k), "PC 1 ("),
+    "thought_map by step": (lambda **k: thought_map(points(draws=3), "correct", "step", **k), "PC 1 ("),
+    "collapse_by_step": (lambda **k: collapse_by_step({"a": metrics(), "b": metrics(1)}, **k), "training step"),
+    "loss_curves": (lambda **k: loss_curves(metrics(), **k), "training step"),
+    "loss_curves of runs": (lambda **k: loss_curves({"a": metrics(), "b": metrics(1)}, log=True, **k), "training step"),
+    "accuracy": (lambda **k: accuracy(accuracies(), **k), "accuracy (%)"),
+}
+
+
+@pytest.mark.parametrize("width", ["column", "page"])
+@pytest.mark.parametrize("name", EVERY)
+def test_every_figure_has_the_look_the_size_named_axes_and_its_n(name, width):
+    make, axis = EVERY[name]
+    figure = make(width=width)
+    assert figure.layout.template == template()
+    assert figure.layout.width == round({"column": 85, "page": 175}[width] / 25.4 * 96)
+    titles = [a.title.text for a in figure.select_xaxes() if a.title.text]
+    assert titles
+    assert all(title.startswith(axis) for title in titles)
+    assert "n = " in figure.layout.title.text
+    # upload button: as part of the figure, so that notebooks and widgets lack it too
+    assert "sendChartToCloud" in figure.layout.template.layout.modebar.remove
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_unknown_width_is_refused(name):
+    with pytest.raises(ValueError, match="unknown width 'wide': use 'column' or 'page'"):
+        EVERY[name][0](width="wide")
+
+
+# ------------------------------------------------------------------------------------------------------------- maps
+
+
+def test_thought_map_draws_every_point_once_under_its_label():
+    table = points()
+    before = table.copy(deep=True)
+    figure = thought_map(table)
+    for label, right in (("correct", 1), ("wrong", 0)):
+        part = table[table["correct"] == right]
+        assert drawn(figure, name=label) == sorted(zip(part["x"], part["y"], strict=True))
+        assert {t.marker.color for t in figure.data if t.name == label} == {style(label).color}
+    assert [t.name for t in figure.data if t.showlegend] == ["correct", "wrong"]
+    assert f"n = {len(table)} thoughts of 20 questions; trustworthiness" in figure.layout.title.text
+    pd.testing.assert_frame_equal(table, before)
+    assert table.attrs == before.attrs
+
+
+def test_thought_map_panels_split_by_step_and_share_axes():
+    table = points(steps=3)
+    figure = thought_map(table, "label_operations", "step")
+    for step in range(3):
+        part = table[table["step"] == step]
+        assert drawn(figure, xaxis=f"x{step + 1 if step else ''}") == sorted(zip(part["x"], part["y"], strict=True))
+    assert [a.text for a in figure.layout.annotations] == [f"step {step} (n = 20)" for step in range(3)]
+    assert figure.layout.xaxis2.matches == "x"
+    assert {t.name for t in figure.data if t.showlegend} == {f"operations {k}" for k in set(table["label_operations"])}
+
+
+def test_shares_of_several_draws_and_signals_get_a_colour_scale():
+    table = points(draws=3)
+    figure = thought_map(table)
+    colors = sorted(c for t in figure.data for c in t.marker.color)
+    assert colors == sorted(table["correct"])
+    assert (figure.layout.coloraxis.cmin, figure.layout.coloraxis.cmax) == (0, 1)
+    assert figure.layout.coloraxis.colorscale[0][1] == style("wrong").color
+    assert figure.layout.coloraxis.colorscale[-1][1] == style("correct").color
+    assert thought_map(table, "signal_entropy").layout.coloraxis.colorbar.title.text == "entropy"
+
+
+def test_labels_that_are_missing_are_shown_as_unknown():
+    table = points()
+    table["label_kind"] = pd.Series(["a", None] * (len(table) // 2))
+    assert {t.name for t in thought_map(table, "label_kind").data} == {"a", "unknown"}
+
+
+def test_hover_tells_question_gold_and_prediction_as_text_not_markup():
+    table = points()
+    table["question"] = "Is 1 < 2 & <b>bold</b>? " + "word " * 40
+    texts = [text for t in thought_map(table).data for text in t.hovertext or ()]
+    assert len(texts) == len(table)
+    assert "Is 1 &lt; 2 &amp; &lt;b&gt;bold&lt;/b&gt;?" in texts[0]
+    for fact in ("gold: ", "prediction: ", "example: ", "step: ", "correct: "):
+        assert fact in texts[0]
+
+
+def test_many_points_are_drawn_with_webgl():
+    table = points()
+    many = pd.concat([table] * 70, ignore_index=True)
+    assert {t.type for t in thought_map(table).data} == {"scatter"}
+    assert len(drawn(thought_map(many), type="scattergl")) == len(many)
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (lambda t: t.drop(columns="x"), {}, r"the table lacks x \(it has y, .*\): give what projection.project"),
+        (lambda t: t, {"color": "colour"}, "the table lacks colour"),
+        (lambda t: t.iloc[:0], {}, "no points to draw"),
+        (lambda t: t, {"color": "example"}, "color='example' has too many values: at most 16"),
+        (lambda t: t, {"facet": "signal_entropy"}, "facet='signal_entropy' has too many values"),
+    ],
+)
+def test_thought_map_refuses(change, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        thought_map(change(points()), **arguments)
+
+
+# ----------------------------------------------------------------------------------------------------------- curves
+
+
+def test_collapse_by_step_draws_each_probe_of_each_run_without_the_gaps():
+    runs = {"lta_thinker": metrics(), "mine": metrics(1)}
+    before = runs["mine"].copy(deep=True)
+    figure = collapse_by_step(runs)
+    assert len(figure.data) == 12
+    panels = [a.text for a in figure.layout.annotations]
+    assert panels[:2] == ["relative spread (0 to 1)", "effective rank"]
+    for name, table in runs.items():
+        found = table.dropna(subset="probe_relative_spread")
+        expected = sorted(zip(found["step"], found["probe_relative_spread"], strict=True))
+        assert drawn(figure, name=name, xaxis="x") == expected
+        assert len(expected) == 3
+    assert {t.line.color for t in figure.data if t.name == "mine"} == {style("mine").color}
+    assert [t.name for t in figure.data if t.showlegend] == list(runs)
+    pd.testing.assert_frame_equal(runs["mine"], before)
+
+
+def test_collapse_by_step_shows_the_probes_there_are():
+    one = metrics().drop(columns=["probe_slot_cosine", "probe_rms"])
+    assert len(collapse_by_step(one).data) == 4
+    with pytest.raises(ValueError, match="no probe values in these metrics: a run must log one of probe_"):
+        collapse_by_step(metrics()[["step", "loss"]])
+
+
+def test_loss_curves_draw_the_total_and_its_parts():
+    table = metrics()
+    table["loss_off"] = np.nan
+    figure = loss_curves(table)
+    assert [t.name for t in figure.data] == ["total", "likelihood", "focus"]
+    for trace, column in zip(figure.data, ("loss", "loss_likelihood", "loss_focus"), strict=True):
+        assert list(trace.x) == table["step"].tolist()
+        assert list(trace.y) == table[column].tolist()
+    assert loss_curves(table, log=True).layout.yaxis.type == "log"
+
+
+def test_loss_curves_of_several_runs_have_a_panel_per_part():
+    figure = loss_curves({"a": metrics(), "b": metrics(1)})
+    assert [a.text for a in figure.layout.annotations] == ["total", "likelihood", "focus"]
+    assert drawn(figure, name="b", xaxis="x3") == list(zip(range(1, 61), metrics(1)["loss_focus"], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "arguments", "message"),
+    [
+        (
+            metrics().assign(loss_focus=0.0),
+            {"log": True},
+            "loss_focus of this run is 0 or less .*: draw it with log=False",
+        ),
+        (metrics().iloc[:0], {}, "no logged steps to draw"),
+        ({}, {}, "no logged steps to draw"),
+        (metrics().drop(columns="step"), {}, "the table lacks step"),
+        (metrics().drop(columns="loss"), {}, "the table lacks loss "),
+    ],
+)
+def test_loss_curves_refuse(given, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        loss_curves(given, **arguments)
+
+
+# --------------------------------------------------------------------------------------------------------- accuracy
+
+
+def test_accuracy_draws_percent_with_the_interval_given():
+    table = accuracies()
+    before = table.copy(deep=True)
+    figure = accuracy(table)
+    assert [t.y[0] for t in figure.data] == table["name"].tolist()
+    for trace, row in zip(figure.data, table.itertuples(), strict=True):
+        assert trace.x[0] == pytest.approx(100 * row.mean)
+        assert trace.x[0] + trace.error_x.array[0] == pytest.approx(100 * row.high)
+        assert trace.x[0] - trace.error_x.arrayminus[0] == pytest.approx(100 * row.low)
+        assert trace.marker.color == style(row.name).color
+    assert figure.layout.title.text == "point: mean; line: 95 % interval; n = 500 questions"
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_accuracy_puts_differing_n_on_the_labels_and_reads_accuracy_table():
+    assert accuracy(accuracies(n=[500, 400, 500])).data[1].y[0] == "soft_prompt (n = 400)"
+    scored = accuracies(store=["a", "a", "b"], measure=["mean", "vote", "mean"]).drop(columns="name")
+    assert [t.y[0] for t in accuracy(scored).data] == ["a, mean", "a, vote", "b, mean"]
+    scored["measure"] = "mean"
+    with pytest.raises(ValueError, match="rows share a name"):
+        accuracy(scored)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (accuracies(mean=[41, 50, 75]), "shares with 0 <= low <= mean <= high <= 1: divide percentages by 100"),
+        (accuracies(low=[0.42, 0.46, np.nan]), "shares with 0 <= low"),
+        (accuracies().iloc[:0], "no rows to draw"),
+        (accuracies().drop(columns="n"), "the table lacks n "),
+    ],
+)
+def test_accuracy_refuses(table, message):
+    with pytest.raises(ValueError, match=message):
+        accuracy(table)
+
+
+# ------------------------------------------------------------------------------------------------------------- look
+
+
+def test_a_label_has_one_colour_and_numbers_have_theirs_for_good():
+    assert style("some new run") == style("some new run")
+    assert style("some new run") != style("another run")
+    assert len({style(k).color for k in range(8)}) == 8
+    assert style(np.int64(3)) == style(3)
+    assert style("correct").color != style("wrong").color
+
+
+def test_labels_are_text_not_markup():
+    figure = loss_curves({"<i>a</i>": metrics(), "b": metrics(1)})
+    assert figure.data[0].name == "&lt;i&gt;a&lt;/i&gt;"
+    table = accuracies(name=["<pause>", "a", "b"])
+    assert accuracy(table).data[0].y[0] == "&lt;pause&gt;"
+
+
+def test_import_is_light():
+    code = (
+        "import sys, workbench.figures, workbench.projection\n"
+        "print([m for m in ('torch', 'transformers', 'umap', 'kaleido', 'sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ------------------------------------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_sidecar_redraws_the_same_figure(name, tmp_path):
+    figure = EVERY[name][0]()
+    before = figure.to_json()
+    paths = save(figure, "it", tmp_path, {"store": tmp_path / "a.nc", "run": "r", "commit": "c"}, formats=[])
+    assert [path.name for path in paths] == ["it.json"]
+    again = redraw(paths[0])
+    assert json.loads(again.to_json()) == json.loads(before)
+    assert figure.to_json() == before
+    sidecar = json.loads(paths[0].read_text(encoding="utf-8"))
+    assert sidecar["source"] == {"store": str(tmp_path / "a.nc"), "run": "r", "commit": "c"}
+    assert sidecar["versions"]["plotly"]
+    assert "commit" in sidecar
+    first = paths[0].read_bytes()
+    save(again, "it", tmp_path, sidecar["source"], formats=[])
+    assert paths[0].read_bytes() == first  # no clock in it: the same figure, the same file
+
+
+def test_a_sidecar_holds_plain_numbers_even_of_arrays(tmp_path):
+    values = np.array([[1.5, np.nan], [3.0, 4.0]])
+    figure = go.Figure([go.Heatmap(z=values), go.Scatter(y=np.array([1, 2], dtype=np.int32))])
+    (path,) = save(figure, "α-1", tmp_path, formats=[])
+    data = json.loads(path.read_text(encoding="utf-8"))["figure"]["data"]
+    assert data[0]["z"] == [[1.5, None], [3.0, 4.0]]
+    assert data[1]["y"] == [1, 2]
+    assert redraw(path).data[1].y == (1, 2)
+
+
+def test_html_is_one_file_without_network_or_upload(tmp_path):
+    html, _ = save(thought_map(points()), "map", tmp_path / "new" / "folder", formats=["html"])
+    text = html.read_text(encoding="utf-8")
+    assert "plotly.js v" in text  # embedded
+    assert not re.search(r"<(script|link)[^>]+(src|href)=", text)
+    assert '"showSendToCloud": false' in text
+    assert '"plotlyServerURL"' not in text
+    assert sorted(path.name for path in html.parent.iterdir()) == ["map.html", "map.json"]
+
+
+@needs_browser
+def test_the_browser_shows_no_upload_button(tmp_path):
+    def buttons(path):
+        flags = "--headless --no-sandbox --disable-dev-shm-usage --disable-quic --no-first-run --disable-sync"
+        command = [BROWSER, *flags.split(), "--disable-background-networking", "--disable-component-update"]
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        done = subprocess.run(
+            [*command, profile, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120
+        )
+        return set(re.findall('data-title="([^"]*)"', done.stdout))
+
+    figure = accuracy(accuracies())
+    as_in_a_notebook, foreign = tmp_path / "notebook.html", tmp_path / "plain.html"
+    figure.write_html(as_in_a_notebook)  # no config: the figure itself must say so
+    go.Figure(figure.data).write_html(foreign)
+    assert "Share chart..." in buttons(foreign)  # otherwise this test sees nothing
+    seen = buttons(as_in_a_notebook)
+    assert "Pan" in seen
+    assert "Share chart..." not in seen
+    assert "Share chart..." not in buttons(save(go.Figure(figure.data), "saved", tmp_path, formats=["html"])[0])
+
+
+@needs_browser
+def test_png_pdf_and_svg_have_print_size(tmp_path):
+    paths = save(accuracy(accuracies(), width="column"), "accuracy", tmp_path, formats=["png", "pdf", "svg"])
+    assert [path.suffix for path in paths] == [".png", ".pdf", ".svg", ".json"]
+    png, pdf, svg = (path.read_bytes() for path in paths[:3])
+    assert png[:4] == b"\x89PNG"
+    assert int.from_bytes(png[16:20], "big") == pytest.approx(85 / 25.4 * 300, abs=2)  # 300 dots per inch
+    box = re.search(rb"MediaBox *\[0 0 ([\d.]+)", pdf)
+    assert box is not None
+    assert float(box[1]) == pytest.approx(85 / 25.4 * 72, abs=1)  # points
+    assert b'width="321"' in svg
+    assert b"lta_thinker" in svg
+
+
+@pytest.fixture
+def no_server(monkeypatch):
+    import kaleido
+
+    kaleido.stop_sync_server(silence_warnings=True)
+    monkeypatch.setattr(export, "_server", False)
+
+
+@pytest.mark.parametrize(("path", "reason"), [("/no/such/browser", "was not found"), ("/bin/false", "does not start")])
+def test_without_chromium_html_and_sidecar_are_written_and_one_sentence_says_so(
+    path, reason, tmp_path, monkeypatch, no_server
+):
+    monkeypatch.setenv("BROWSER_PATH", path)
+    with pytest.warns(
+        UserWarning, match=f"^png, pdf skipped, because Chromium {reason}: install it .*chromium"
+    ) as seen:
+        paths = save(accuracy(accuracies()), "accuracy", tmp_path, formats=["png", "pdf"])
+    assert len(seen) == 1
+    assert [found.name for found in paths] == ["accuracy.html", "accuracy.json"]
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["accuracy.html", "accuracy.json"]
+
+
+def test_save_refuses_names_and_formats(tmp_path):
+    figure = go.Figure()
+    with pytest.raises(ValueError, match="'a/b' is no file name: use letters"):
+        save(figure, "a/b", tmp_path)
+    with pytest.raises(ValueError, match=r"formats=\['jpg'\]: give a list with any of html, png, pdf, svg"):
+        save(figure, "a", tmp_path, formats=["jpg"])
+    with pytest.raises(ValueError, match="formats='png': give a list"):
+        save(figure, "a", tmp_path, formats="png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_redraw_refuses_what_is_no_sidecar(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no sidecar at .*: give the \.json file"):
+        redraw(tmp_path / "none.json")
+    for text in ("{", "[]", "{}", '{"figure": {"data": [{"type": "nonsense"}]}}'):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(ValueError, match="is no sidecar of a figure"):
+            redraw(tmp_path / "bad.json")
+
+
+def test_nothing_half_written_when_writing_fails(tmp_path, monkeypatch):
+    figure = accuracy(accuracies())
+    save(figure, "it", tmp_path, formats=["html"])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        save(loss_curves(metrics()), "it", tmp_path, formats=["html"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_public_names_are_documented():
+    for name in figures.__all__:
+        assert getattr(figures, name).__doc__

@@ -1,0 +1,160 @@
+"""What every registered method must do, and what it takes to write one."""
+
+import pytest
+import torch
+
+from workbench.collect import collect, shuffled
+from workbench.methods import METHODS, LatentMethod, Stage, Thoughts, build
+from workbench.store import check
+from workbench.tasks import load_task
+from workbench.train import TrainConfig, train
+
+
+@pytest.fixture
+def task():
+    return load_task("arith-shift")
+
+
+@pytest.fixture(params=sorted(METHODS))
+def method(request, tiny):
+    return build(request.param, tiny(), seed=1).eval()
+
+
+@pytest.fixture
+def prompts(method, task):
+    return [method.render(example, task) for example in task.examples("train", 5)]
+
+
+def test_thoughts_have_the_agreed_shape(method, prompts):
+    thoughts = method.think(prompts, paths=2)
+    assert thoughts.vectors.shape[:2] == (5, 2)
+    assert thoughts.vectors.shape[-1] == method.backbone.width
+    assert thoughts.mask.shape == thoughts.vectors.shape[:-1]
+    assert thoughts.mask.dtype == torch.bool
+    assert torch.isfinite(thoughts.vectors).all()
+    assert all(signal.shape == thoughts.mask.shape for signal in thoughts.signals.values())
+
+
+def test_batch_mates_change_no_thought_and_no_loss(method, prompts):
+    together = method.think(prompts).vectors
+    alone = torch.cat([method.think([p]).vectors for p in prompts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    if method.stages():
+        whole = method.loss(prompts).total
+        parts = torch.stack([method.loss([p]).total for p in prompts]).mean()
+        torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
+
+
+def test_same_seed_same_thoughts(method, tiny, prompts):
+    again = build(method.name, tiny(), seed=1).eval()
+    assert torch.equal(method.think(prompts).vectors, again.think(prompts).vectors)
+
+
+def test_gradients_reach_all_that_is_trainable_and_nothing_else(method, prompts):
+    trainable = {name for name, p in method.named_parameters() if p.requires_grad}
+    if not method.stages():
+        assert not trainable
+        return
+    for stage in range(len(method.stages())):
+        method.zero_grad()
+        losses = method.loss(prompts, stage)
+        assert torch.isfinite(losses.total)
+        assert all(torch.isfinite(part) for part in losses.parts.values())
+        losses.total.backward()
+    reached = {name for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert reached == trainable
+    assert not any(name.startswith("backbone.") for name in reached)
+
+
+def test_what_it_sees_at_test_time_holds_no_answer(method, task, prompts):
+    """Thoughts and contexts are the same for an example whose steps and answer are others."""
+    import dataclasses
+
+    example = task.examples("train", 1)[0]
+    blind = dataclasses.replace(example, steps=("1 + 1 = 2",), answer="7")
+    one, other = method.render(example, task), method.render(blind, task)
+    assert torch.equal(method.think([one]).vectors, method.think([other]).vectors)
+    assert torch.equal(one.before, other.before)
+    assert torch.equal(one.after, other.after)
+
+
+def test_collects_a_valid_store_whatever_the_batch_size(method, task):
+    examples = task.examples("dev", 6)
+    store = collect(method, task, examples, paths=2, draws=2)
+    check(store)
+    assert store.sizes["path"] == store.sizes["draw"] == 2
+    small = collect(method, task, examples, paths=2, draws=2, batch_size=1)
+    torch.testing.assert_close(
+        torch.tensor(store.thought.values), torch.tensor(small.thought.values), atol=1e-4, rtol=1e-3
+    )
+    assert (store.text.values == small.text.values).all()
+
+
+def test_nothing_to_train_is_said(tiny, task, tmp_path):
+    with pytest.raises(ValueError, match="'cot' has nothing to train"):
+        train(build("cot", tiny()), task, TrainConfig(), tmp_path / "run")
+
+
+def test_direct_answers_and_worked_steps_differ_in_the_reply_only(tiny, task):
+    example = task.examples("dev", 1)[0]
+    steps, direct = (build(name, tiny()).render(example, task) for name in ("cot", "direct"))
+    decode = tiny().tokenizer.decode
+    assert torch.equal(steps.before, direct.before)
+    assert decode(direct.after).rstrip().endswith("####")
+    assert direct.target.tolist() == steps.target[-len(direct.target) :].tolist()
+
+
+def test_shuffling_gives_every_question_anothers_thoughts():
+    thoughts = [Thoughts(torch.full((1, 1, 2, 3), float(k)), torch.ones(1, 1, 2, dtype=torch.bool)) for k in range(7)]
+    moved = [int(t.vectors[0, 0, 0, 0]) for t in shuffled(thoughts)]
+    assert sorted(moved) == list(range(7))
+    assert all(there != here for here, there in enumerate(moved))
+    with pytest.raises(ValueError, match="at least two questions"):
+        shuffled(thoughts[:1])
+
+
+def test_a_method_written_in_a_notebook_cell_trains_and_answers_at_once(tiny, task, tmp_path):
+    """Pause tokens (Goyal et al. 2024): one learned vector, repeated. This cell is all a new method takes."""
+    cell = """
+from dataclasses import dataclass
+import torch
+from workbench.methods import LatentMethod, Thoughts
+
+class Pause(LatentMethod):
+    name = "pause"
+
+    @dataclass(frozen=True)
+    class Config:
+        count: int = 3
+
+    def __init__(self, backbone, config):
+        super().__init__(backbone, config)
+        self.vector = torch.nn.Parameter(torch.zeros(backbone.width))
+
+    def think(self, prompts, *, paths=1):
+        vectors = self.vector.expand(len(prompts), paths, self.config.count, -1)
+        return Thoughts(vectors, torch.ones(vectors.shape[:-1], dtype=torch.bool))
+"""
+    notebook = {"__name__": "__main__"}
+    try:
+        exec(cell, notebook)
+        exec(cell, notebook)  # a cell is run again and again
+        method = build("pause", tiny())
+        config = TrainConfig(examples=16, epochs=2, batch_size=8, probe_examples=4)
+        train(method, task, config, tmp_path / "run")
+        assert method.vector.abs().sum() > 0
+        check(collect(method, task, task.examples("dev", 4)))
+        with pytest.raises(ValueError, match="two methods are called 'pause'"):
+            exec(cell, {"__name__": "elsewhere"})
+    finally:
+        METHODS.pop("pause", None)
+
+
+def test_an_unknown_method_names_the_nearest(tiny):
+    with pytest.raises(ValueError, match="did you mean 'lta-thinker'"):
+        build("lta-thinkr", tiny())
+
+
+def test_a_stage_is_a_share_of_the_epochs():
+    assert Stage() == Stage("train", 1.0)
+    assert LatentMethod.stages(object()) == (Stage(),)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Experiments: each a grid of runs, their stores, one table and its figures."""
