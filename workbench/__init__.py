@@ -32,6 +32,8 @@ _HOME = {
     "shuffled": "collect",
     "load_method": "runs",
     "read_metrics": "runs",
+    "start_training": "runs",
+    "watch": "widgets",
     "describe": "diagnostics",
     "accuracy_table": "scores",
     "compare": "scores",

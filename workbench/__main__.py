@@ -22,7 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = _parser(argv)
         arguments = parser.instantiate_classes(parser.parse_args(argv or ["--help"]))
-        COMMANDS[arguments.command](arguments[arguments.command])
+        command = str(arguments["command"])
+        COMMANDS[command](arguments[command])
     except (ValueError, FileNotFoundError) as error:
         print(f"workbench: {error}", file=sys.stderr)
         return 2
@@ -201,9 +202,8 @@ def collect(given: Namespace) -> None:
     )  # fmt: skip
     store.save(found, given.out)
     interval = accuracy(found)
-    print(
-        f"{given.out}: {interval.n} questions, {100 * interval.mean:.1f} % right [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
-    )
+    low, mean, high = (f"{100 * value:.1f}" for value in (interval.low, interval.mean, interval.high))
+    print(f"{given.out}: {interval.n} questions, {mean} % right [{low}, {high}]")
 
 
 def score(given: Namespace) -> None:
@@ -236,7 +236,8 @@ def figures(given: Namespace) -> None:
             drawn["accuracy"] = figures.accuracy(accuracy_table(stores))
         thinking = {name: found for name, found in stores.items() if found.sizes["step"]}
         if thinking:
-            drawn["thoughts"] = figures.thought_map(project(thinking, given.how), color=given.color)
+            facet = "store" if len(thinking) > 1 else None
+            drawn["thoughts"] = figures.thought_map(project(thinking, given.how), color=given.color, facet=facet)
         if given.runs:
             metrics = {run.name: read_metrics(run) for run in given.runs}
             drawn |= {"losses": figures.loss_curves(metrics), "collapse": figures.collapse_by_step(metrics)}

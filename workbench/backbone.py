@@ -48,7 +48,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Output:
-    """Of one forward pass: states after the final norm (None unless asked for), logits at `logits_at`, the grown cache."""
+    """Of one forward pass: states after the final norm and logits (None where not asked for), and the grown cache."""
 
     hidden: Float[Tensor, "row position feature"] | None
     logits: Float[Tensor, "row column vocabulary"] | None
@@ -80,7 +80,8 @@ class Backbone(nn.Module):
         if path == name and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
             known = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))) or "none"
             raise ValueError(
-                f"no backbone at {name!r}: give a shipped name ({known}), a folder made by save_pretrained, or a hub id like Qwen/Qwen3-0.6B"
+                f"no backbone at {name!r}: give a shipped name ({known}), a folder made by save_pretrained, "
+                "or a hub id like Qwen/Qwen3-0.6B"
             )
         try:
             AutoConfig.from_pretrained(path, revision=revision)
@@ -125,7 +126,7 @@ class Backbone(nn.Module):
         return torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
 
     def around(self, message: str, reply: str = "") -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
-        """Ids before and after the slot of a user message, begin- and end-of-thought marks and generation prompt included.
+        """Ids before and after the slot of a user message, marks of the slot and generation prompt included.
 
         `message` holds `SLOT` once; `reply` is how the answer starts. Uses the chat template (thinking off, date pinned
         so that inputs do not change overnight) or, without one, the plain message after the begin-of-text token.
@@ -162,9 +163,11 @@ class Backbone(nn.Module):
         logits_at: Int[Tensor, "column"] | None = None,
         hidden: bool = False,
     ) -> Output:
-        """One forward pass. `mask` covers cached and new positions; 2-D marks real ones (attention stays causal, padding
-        may stand anywhere), 4-D says who reads whom and then `positions` must be given. Logits only at the columns
-        `logits_at` of the new positions; with neither `logits_at` nor `hidden` only the cache grows.
+        """One forward pass over new positions, behind `cache` if given.
+
+        `mask` covers cached and new positions: 2-D marks the real ones (attention stays causal, padding may stand
+        anywhere), 4-D says who reads whom and then `positions` must be given. With `logits_at` (columns of the new
+        positions) there are logits, and states if `hidden`; without it only states.
         """
         cache = DynamicCache(config=self.model.config) if cache is None else cache
         if mask.ndim == 2:

@@ -43,6 +43,9 @@ def collect(
     """
     if not examples:
         raise ValueError("no examples to collect; give at least one")
+    for what, number in {"paths": paths, "draws": draws, "batch_size": batch_size}.items():
+        if number < 1:
+            raise ValueError(f"{what}={number}: it must be at least 1")
     decoding = decoding or Decoding()
     method.eval()
     started = time.time()
@@ -59,7 +62,8 @@ def collect(
             thoughts[place] = _one(found, k)
             similar[place] = {name: value[k].cpu() for name, value in near.items()}
     thoughts = thoughts if change is None else change(thoughts)
-    bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", disable=len(prompts) < 64)
+    shown: dict[str, Any] = {} if len(prompts) >= 64 else {"disable": True}  # disable=False would overrule TQDM_DISABLE
+    bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", **shown)
     for places in batches:
         batch = _together([thoughts[i] for i in places], method.backbone.device)
         written = method.answer([prompts[i] for i in places], batch, decoding, draws=draws, seed=seed)

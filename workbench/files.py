@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`, for a file or a folder: it becomes `path` when the block ends well, else vanishes."""
+    """A temporary path (for a file or folder) that becomes `path` when the block ends well and vanishes otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from workbench.store import flatten
+from .files import whole
+from .store import flatten
 
 AXES = ("x", "y", "z")
 CHECKED_ROWS = 2000  # trustworthiness compares all pairs: beyond this many rows a sample is enough
@@ -221,12 +222,9 @@ def _cached(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
 
 
 def _keep(file: Path, points: np.ndarray) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as handle:
+        with whole(file) as temporary, temporary.open("wb") as handle:
             np.save(handle, points)
-        os.replace(partial, file)
     except OSError as error:
         warnings.warn(
             f"UMAP points were not kept in {file.parent} ({error.strerror}): set WORKBENCH_CACHE to a folder you may "

@@ -2,15 +2,18 @@
 
 config.yaml           task, backbone, method and settings: differences from the defaults only
 metrics.jsonl         one row per logged step
+log.txt               what `start_training` runs print
 weights.safetensors   the trained weights, self-describing: its metadata rebuilds the method
 checkpoint.pt         everything needed to go on exactly where training stopped
 result.json           numbers, seconds and full provenance
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from .backbone import Backbone
     from .methods import LatentMethod
 
+RUNS = Path(__file__).parents[1] / "data" / "runs"  # where runs go unless told otherwise; git ignores it
 PACKAGES = ("latent-workbench", "torch", "transformers", "accelerate", "numpy", "scikit-learn", "xarray", "plotly")
 
 
@@ -91,6 +95,32 @@ def read_metrics(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame(read_jsonl(Path(folder) / "metrics.jsonl", ("step",)))
 
 
+def start_training(
+    folder: str | Path, config: Mapping[str, Any] | None = None, *, threads: int = 1
+) -> subprocess.Popen[bytes]:
+    """Start `workbench train` in a process of its own; its output goes to log.txt in `folder`.
+
+    config: settings as in `workbench train --config`, differences from the defaults; None goes on with the run that
+    was stopped in `folder`. `threads`: of torch; several runs that share cores are fastest with one each. SIGINT
+    (`process.send_signal(signal.SIGINT)`) makes the run finish its step, save and end.
+    """
+    folder = Path(folder)
+    if config is None:
+        read_config(folder)  # or one sentence: nothing to go on with
+    elif (folder / "metrics.jsonl").exists():
+        raise ValueError(f"{folder} holds a run already; go on with it (config=None), or give another folder")
+    else:
+        write_config(folder, dict(config))
+    command = [sys.executable, "-m", "workbench", "train", "--config", str(folder / "config.yaml")]
+    command += ["--out", str(folder), "--resume", str(config is None).lower()]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
+    with open(folder / "log.txt", "ab") as log:
+        # a session of its own: an interrupt of the notebook must not reach it a second time, which would kill it
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+
 def save_weights(method: "LatentMethod", folder: str | Path) -> Path:
     """Write the trainable weights with what is needed to rebuild the method around them."""
     from safetensors.torch import save_file
@@ -132,7 +162,7 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None) -> "Latent
     if shapes != wanted:
         different = sorted(set(shapes.items()) ^ set(wanted.items()))[0]
         raise ValueError(
-            f"{path} does not fit {about['method']} on backbone {backbone.name!r}: {different[0]} {different[1]} differs"
+            f"{path} does not fit {about['method']} on {backbone.name!r}: {different[0]} {different[1]} differs"
         )
     for name, parameter in own.items():
         parameter.data.copy_(tensors[name])

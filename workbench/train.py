@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -43,7 +44,7 @@ class TrainConfig:
     micro_batch: int | None = None
     """Examples per forward pass and process; smaller ones save memory and change nothing else. None: no cutting."""
     optimizer: Literal["muon", "adamw"] = "muon"
-    """Muon orthogonalises the updates of weight matrices (vectors and learned inputs stay with AdamW); or AdamW for all."""
+    """Muon for the weight matrices (it orthogonalises their updates) and AdamW for the rest, or AdamW for all."""
     lr: float = 0.02
     """Peak learning rate of Muon's matrices, or of everything under AdamW."""
     adamw_lr: float = 0.002
@@ -65,9 +66,26 @@ class TrainConfig:
     save_every: int = 200
     """Steps between checkpoints."""
 
+    def __post_init__(self) -> None:
+        for name in ("examples", "epochs", "batch_size", "micro_batch", "log_every", "probe_every", "save_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} in the training settings: it must be at least 1")
+
 
 class TrainingFailed(RuntimeError):
     """Training cannot go on; the message says at which step and where the last good checkpoint is."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the plan: which batch of which epoch of which stage, and the share of the peak learning rate."""
+
+    number: int
+    stage: int
+    epoch: int
+    place: int
+    rate: float
 
 
 def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | Path, *, resume: bool = False) -> Path:
@@ -77,98 +95,92 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     says how to resume.
     """
     folder = Path(folder)
-    stages = method.stages()
-    if not stages:
+    if not method.stages():
         raise ValueError(f"method {method.name!r} has nothing to train; collect its answers right away")
     if not resume and (folder / "metrics.jsonl").exists():
         raise ValueError(f"{folder} holds a run already; resume it, or give another folder")
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
-    main = accelerator.is_main_process
     prompts = [method.render(example, task) for example in task.examples("train", config.examples)]
     probes = [method.render(example, task) for example in task.examples("dev", config.probe_examples)]
-    setup = runs.describe_method(method) | {"task": task.name, "data": task.source, "training": differences(config)}
-    per_epoch = math.ceil(len(prompts) / config.batch_size)
-    steps = [max(1, round(stage.share * config.epochs * per_epoch)) for stage in stages]
-
-    optimizers = make_optimizers(method, config)
-    model, *optimizers = accelerator.prepare(method, *optimizers)
-    done = _restore(folder, method, optimizers, setup) if resume else 0
-    if main:
-        runs.write_config(folder, setup)
-        _cut_metrics(folder, done)
-    state = _State(accelerator, method, model, optimizers, config, folder, setup)
-    started, first = time.time(), done
-    with (
-        _stop_softly() as stop,
-        tqdm(total=sum(steps), initial=done, desc=f"train {method.name}", disable=not main) as bar,
-    ):
-        for index, stage in enumerate(stages):
-            begin = sum(steps[:index])
-            if done >= begin + steps[index]:
-                continue
-            method.start(index, prompts)
-            for step in range(done, begin + steps[index]):
-                epoch, place = divmod(step - begin, per_epoch)
-                batch = [prompts[i] for i in batches(prompts, config, f"{index} {epoch}")[place]]
-                for optimizer in optimizers:
-                    for group in optimizer.param_groups:
-                        group["lr"] = group["peak"] * schedule(step - begin, steps[index], config.warmup)
-                row = state.step(batch, index)
-                done = step + 1
-                if done % config.log_every == 0 or done % config.save_every == 0 or done == sum(steps):
-                    row = state.log(
-                        row, done, index, (step - begin + 1) / per_epoch, time.time() - started, probes, bar
-                    )
-                if done % config.save_every == 0 or stop():
-                    state.save(done)
-                bar.update()
-                if stop():
-                    bar.close()
-                    raise KeyboardInterrupt(
-                        f"stopped after step {done}; go on with resume=True (workbench train --resume {folder})"
-                    )
-    state.save(done)
-    if main:
-        runs.save_weights(method, folder)
-        seconds = time.time() - started
-        trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
-        write_json(
-            folder / "result.json",
-            setup
-            | {
-                "steps": done,
-                "trainable_parameters": trained,
-                "seconds": round(seconds, 2),
-                "world_size": accelerator.num_processes,
-            }
-            | {"seconds_per_step": seconds / max(1, done - first), "device": str(accelerator.device)}
-            | {"final": read_jsonl(folder / "metrics.jsonl")[-1], **runs.provenance()},
-        )
-    accelerator.wait_for_everyone()
+    plan = make_plan(method, config, len(prompts))
+    run = _Run(method, task, config, folder, probes)
+    done = run.restore() if resume else 0
+    run.begin(done)
+    stage = None
+    shown: dict[str, Any] = {} if run.main else {"disable": True}  # disable=False would overrule TQDM_DISABLE
+    progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
+    with _stop_softly() as stop, progress as bar:
+        for step in plan[done:]:
+            if step.stage != stage:
+                stage = step.stage
+                method.start(stage, prompts)
+            batch = [prompts[i] for i in batches(prompts, config, f"{stage} {step.epoch}")[step.place]]
+            values = run.step(batch, step)
+            stopping = run.agree(stop())
+            saving = step.number % config.save_every == 0 or step.number == len(plan) or stopping
+            if step.number % config.log_every == 0 or saving:  # before a checkpoint always: it finds a bad loss first
+                run.log(values, step, bar)
+            if saving:
+                run.save(step.number)
+            bar.update()
+            if stopping and step.number < len(plan):
+                again = f"go on with resume=True (workbench train --resume true --out {folder} and the same options)"
+                raise KeyboardInterrupt(f"stopped after step {step.number} of {len(plan)}, saved in {folder}; {again}")
+    run.finish(len(plan))
     return folder
 
 
-@dataclass
-class _State:
-    """What a step of training needs: the live objects of one run."""
+def make_plan(method: LatentMethod, config: TrainConfig, count: int) -> list[Step]:
+    """Every step of training on `count` examples, in order; each stage has its own learning-rate schedule."""
+    per_epoch = math.ceil(count / config.batch_size)
+    plan: list[Step] = []
+    for index, stage in enumerate(method.stages()):
+        steps = max(1, round(stage.share * config.epochs * per_epoch))
+        rates = [schedule(step, steps, config.warmup) for step in range(steps)]
+        for step, rate in enumerate(rates):
+            plan.append(Step(len(plan) + 1, index, step // per_epoch, step % per_epoch, rate))
+    return plan
 
-    accelerator: Accelerator
-    method: LatentMethod
-    model: nn.Module
-    optimizers: Sequence[Any]
-    config: TrainConfig
-    folder: Path
-    setup: dict[str, Any]
 
-    def __post_init__(self) -> None:
-        self.trained = [p for p in self.method.parameters() if p.requires_grad]
+class _Run:
+    """The live objects of one training and what is done with them at each step."""
+
+    def __init__(self, method: LatentMethod, task: Task, config: TrainConfig, folder: Path, probes: list[Prompt]):
+        AcceleratorState._reset_state()  # else a notebook's second training must have the precision of its first
+        self.accelerator = Accelerator(mixed_precision=config.mixed_precision)
+        self.model, *self.optimizers = self.accelerator.prepare(method, *make_optimizers(method, config))
+        self.method, self.config, self.folder, self.probes = method, config, folder, probes
+        self.setup = runs.describe_method(method) | {"task": task.name, "data": task.source}
+        self.setup["training"] = differences(config)
+        self.trained = [p for p in method.parameters() if p.requires_grad]
+        self.main = self.accelerator.is_main_process
         self.warned: set[str] = set()
+        self.started = time.time()
 
-    def step(self, batch: list[Prompt], stage: int) -> dict[str, Any]:
-        """One optimiser step; the returned tensors are still on the device and cover this process's share of the batch."""
+    def begin(self, done: int) -> None:
+        """Write the config and drop rows written after the checkpoint (they will be made again)."""
+        if not self.main:
+            return
+        runs.write_config(self.folder, self.setup)
+        path = self.folder / "metrics.jsonl"
+        if path.exists():
+            rows = [row for row in read_jsonl(path, ("step",)) if row["step"] <= done]
+            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any process says so: a signal may reach them at different steps."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        told = torch.tensor([float(flag)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(told, "sum")[0] > 0)
+
+    def step(self, batch: list[Prompt], step: Step) -> dict[str, Any]:
+        """One optimiser step; the returned tensors stay on the device and cover this process's share of the batch."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * step.rate
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        pieces = cut(batch, world, self.config.micro_batch)
-        mine = pieces[rank::world]
+        mine = cut(batch, rank, world, self.config.micro_batch)
+        torch.manual_seed(self.config.seed * 1_000_003 + step.number * world + rank)  # so a resumed run draws the same
         sums: dict[str, Tensor] = {}
         warnings: dict[str, Tensor] = {}
         self.method.train()
@@ -176,7 +188,8 @@ class _State:
             weight = len(piece) / len(batch)
             last = number + 1 == len(mine)
             with _nothing() if last else self.accelerator.no_sync(self.model):
-                losses = self.model(piece, stage)
+                # a process without a share of a small last batch still has to meet the others: weight 0
+                losses = self.model(piece or batch[:1], step.stage)
                 # data-parallel wrappers average gradients over ranks: `world` turns that into the sum of the shares
                 self.accelerator.backward(losses.total * weight * world)
             for name, value in {"loss": losses.total, **{f"loss_{k}": v for k, v in losses.parts.items()}}.items():
@@ -189,47 +202,47 @@ class _State:
             optimizer.zero_grad(set_to_none=True)
         return {"sums": sums, "gradient_norm": norm, "warnings": warnings}
 
-    def log(
-        self, raw: dict[str, Any], done: int, stage: int, epoch: float, seconds: float, probes: list[Prompt], bar: tqdm
-    ) -> None:
+    def log(self, raw: dict[str, Any], step: Step, bar: tqdm) -> None:
         """Write a row of metrics.jsonl; stop on a loss that is no number, before a checkpoint could hold it."""
         names = list(raw["sums"])
-        values = self.accelerator.reduce(torch.stack([raw["sums"][n].float() for n in names]), "sum").tolist()
-        row: dict[str, Any] = {"step": done, "epoch": round(epoch, 4), "stage": stage, "seconds": round(seconds, 3)}
-        row |= dict(zip(names, values, strict=True)) | {"gradient_norm": float(raw["gradient_norm"])}
-        row["lr"] = self.optimizers[0].param_groups[0]["lr"]
-        if not all(math.isfinite(row[name]) for name in [*names, "gradient_norm"]):
-            bad = next(name for name in [*names, "gradient_norm"] if not math.isfinite(row[name]))
+        sums = torch.stack([raw["sums"][name].float() for name in names])
+        if self.accelerator.num_processes > 1:
+            sums = torch.as_tensor(self.accelerator.reduce(sums, "sum"))
+        numbers = dict(zip(names, sums.tolist(), strict=True)) | {"gradient_norm": float(raw["gradient_norm"])}
+        bad = next((name for name, value in numbers.items() if not math.isfinite(value)), None)
+        if bad is not None:
             checkpoint = self.folder / "checkpoint.pt"
             kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
-            raise TrainingFailed(
-                f"{bad} is {row[bad]} at step {done}; {kept}; lower the learning rate or look at the data"
-            )
-        if done % self.config.probe_every == 0 or done == 1:
-            row |= {f"probe_{name}": value for name, value in self.look(probes).items()}
+            advice = "lower the learning rate or look at the data"
+            raise TrainingFailed(f"{bad} is {numbers[bad]} at step {step.number}; {kept}; {advice}")
+        row: dict[str, Any] = {"step": step.number, "epoch": step.epoch, "stage": step.stage}
+        row |= {"seconds": round(time.time() - self.started, 3), **numbers}
+        row["lr"] = self.optimizers[0].param_groups[0]["lr"]
+        if step.number % self.config.probe_every == 0 or step.number == 1:
+            row |= {f"probe_{name}": value for name, value in self.look().items()}
         said = [sentence for sentence, flag in raw["warnings"].items() if bool(flag)]
         if said:
             row["warnings"] = said
-        if self.accelerator.is_main_process:
+        if self.main:
             with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             bar.set_postfix(loss=f"{row['loss']:.3f}")
             for sentence in set(said) - self.warned:
-                bar.write(f"warning at step {done}: {sentence}")
+                bar.write(f"warning at step {step.number}: {sentence}")
             self.warned |= set(said)
 
     @torch.no_grad()
-    def look(self, probes: list[Prompt]) -> dict[str, float]:
+    def look(self) -> dict[str, float]:
         """Spread and rank of the probe set's thoughts, so that collapse is seen while it happens."""
         self.method.eval()
-        thoughts = self.method.think(probes)
+        thoughts = self.method.think(self.probes)
         if not thoughts.vectors.shape[2] or not bool(thoughts.mask.all()):
             return {}  # ragged or no thoughts: the store's diagnostics handle those
         return probe(thoughts.vectors[:, 0].float().cpu().numpy())
 
     def save(self, done: int) -> None:
         """Everything needed to go on exactly here, as one file that is whole or absent."""
-        if not self.accelerator.is_main_process:
+        if not self.main:
             return
         weights = {name: p.detach() for name, p in self.method.named_parameters() if p.requires_grad}
         content = {
@@ -237,41 +250,47 @@ class _State:
             "setup": json.dumps(self.setup, sort_keys=True),
             "weights": weights,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "random": torch.get_rng_state(),
+            "seconds": time.time() - self.started,
         }
         with whole(self.folder / "checkpoint.pt") as temporary:
             torch.save(content, temporary)
 
+    def restore(self) -> int:
+        """Load the checkpoint into the live objects; return the steps done."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            raise ValueError(f"nothing to resume: no checkpoint at {path}; train without resume")
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved["setup"] != json.dumps(self.setup, sort_keys=True):
+            raise ValueError(f"{path} belongs to other settings ({saved['setup']}); resume with those")
+        own = dict(self.method.named_parameters())
+        for name, value in saved["weights"].items():
+            own[name].data.copy_(value)
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.started -= saved["seconds"]
+        return saved["step"]
 
-def _restore(folder: Path, method: LatentMethod, optimizers: Sequence[Any], setup: dict[str, Any]) -> int:
-    """Load the checkpoint into the live objects; return the steps done."""
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        raise ValueError(f"nothing to resume: no checkpoint at {path}; train without resume")
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    if saved["setup"] != json.dumps(setup, sort_keys=True):
-        raise ValueError(
-            f"{path} belongs to other settings ({saved['setup']}); resume with those, or give another folder"
-        )
-    own = dict(method.named_parameters())
-    for name, value in saved["weights"].items():
-        own[name].data.copy_(value)
-    for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-        optimizer.load_state_dict(state)
-    torch.set_rng_state(saved["random"])
-    return saved["step"]
-
-
-def _cut_metrics(folder: Path, done: int) -> None:
-    """Drop rows written after the checkpoint: they will be made again."""
-    path = folder / "metrics.jsonl"
-    if path.exists():
-        rows = [row for row in read_jsonl(path, ("step",)) if row["step"] <= done]
-        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+    def finish(self, steps: int) -> None:
+        """Write the weights and result.json."""
+        if self.main:
+            runs.save_weights(self.method, self.folder)
+            seconds = time.time() - self.started
+            result = {
+                "steps": steps,
+                "trainable_parameters": sum(p.numel() for p in self.trained),
+                "seconds": round(seconds, 2),
+                "seconds_per_step": seconds / steps,
+                "world_size": self.accelerator.num_processes,
+                "device": str(self.accelerator.device),
+                "final": read_jsonl(self.folder / "metrics.jsonl")[-1],
+            }
+            write_json(self.folder / "result.json", self.setup | result | runs.provenance())
+        self.accelerator.wait_for_everyone()
 
 
 def batches(prompts: Sequence[Prompt], config: TrainConfig, epoch: str) -> list[list[int]]:
-    """The batches of an epoch, as indices: shuffled, then sorted by length within groups of eight batches (less padding)."""
+    """The batches of an epoch, as indices: shuffled, and sorted by length within groups of eight batches."""
     rng = random.Random(f"{config.seed} {epoch}")
     order = rng.sample(range(len(prompts)), len(prompts))
     cuts: list[list[int]] = []
@@ -283,13 +302,14 @@ def batches(prompts: Sequence[Prompt], config: TrainConfig, epoch: str) -> list[
     return rng.sample(cuts, len(cuts))
 
 
-def cut(batch: list[Prompt], world: int, micro: int | None) -> list[list[Prompt]]:
-    """A batch in equal numbers of pieces per rank, sizes differing by at most one, none above `micro`."""
-    rounds = 1 if micro is None else math.ceil(len(batch) / (world * micro))
-    count = world * rounds
-    if len(batch) < count:
-        raise ValueError(f"a batch of {len(batch)} cannot feed {count} pieces on {world} processes; raise batch_size")
-    return [batch[len(batch) * k // count : len(batch) * (k + 1) // count] for k in range(count)]
+def cut(batch: list[Prompt], rank: int, world: int, micro: int | None) -> list[list[Prompt]]:
+    """The share of one of `world` processes, in pieces of at most `micro`; sizes differ by at most one.
+
+    There is at least one piece; it is empty where there are fewer examples than processes.
+    """
+    share = batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]
+    count = 1 if micro is None else max(1, math.ceil(len(share) / micro))
+    return [share[len(share) * k // count : len(share) * (k + 1) // count] for k in range(count)]
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
@@ -299,7 +319,7 @@ def schedule(step: int, steps: int, warmup: float) -> float:
 
 
 def make_optimizers(method: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or Muon on the weight matrices of layers and AdamW on the rest. Groups carry their peak lr."""
+    """AdamW on everything, or Muon on the matrices of layers and AdamW on the rest; groups carry their peak rate."""
     tables = {id(p) for module in method.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if p.ndim == 2 and name.endswith("weight") and id(p) not in tables]

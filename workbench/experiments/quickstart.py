@@ -160,7 +160,7 @@ def _look(found: xr.Dataset) -> dict[str, Any]:
     """The statistics the table shows, over all steps."""
     table = describe(found)
     table = table[(table["step"] == "all") & table["statistic"].isin(SHOWN)].set_index("statistic")
-    return {str(name): float(row["value"]) for name, row in table.iterrows()}
+    return dict(zip(table.index.tolist(), table["value"].tolist(), strict=True))
 
 
 def _row(table: Any) -> dict[str, Any]:

@@ -47,6 +47,7 @@ STYLES = {
     "total": Style(BLACK),
     "likelihood": Style(BLUE, "circle", "dash"),
     "focus": Style(ORANGE, "diamond", "dot"),
+    "focus_log_steps": Style(GREY, "x", "dot"),  # what the focus loss is when it sees no difference between steps
     "alignment": Style(GREEN, "square", "dashdot"),
 }
 _FREE = (GREEN, PURPLE, SKY, VERMILLION, BLACK, ORANGE, BLUE, YELLOW)  # those that STYLES uses least come first
@@ -59,7 +60,7 @@ def style(label: object) -> Style:
     """The colour, marker and dash of a label: fixed for `STYLES` and whole numbers, else kept from its first use on."""
     if isinstance(label, int | np.integer):
         return Style(OKABE_ITO[int(label) % 8], _SYMBOLS[int(label) % 5], _DASHES[int(label) % 4])
-    name = str(label)
+    name = str(label).replace("-", "_")  # a method is lta-thinker on the command line and lta_thinker in Python
     if name not in STYLES and name not in _met:
         k = len(_met)
         _met[name] = Style(_FREE[k % 8], _SYMBOLS[k % 5], _DASHES[k % 4])

@@ -13,7 +13,7 @@ __all__ = ["METHODS", "LatentMethod", "Losses", "Prompt", "Stage", "Thoughts", "
 
 
 def build(name: str, backbone: Backbone, config: Any = None, *, seed: int = 0) -> LatentMethod:
-    """The method called `name` on a backbone; `config` is its Config (default: `Config()`), `seed` that of its weights."""
+    """The method called `name` on a backbone, with `Config()` unless one is given; `seed` is that of its weights."""
     cls = choose("method", name, METHODS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

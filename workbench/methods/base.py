@@ -119,7 +119,7 @@ class LatentMethod(nn.Module, ABC):
         """Called before a stage with the prompts it will train on."""
 
     def step_similarities(self, prompts: Sequence[Prompt]) -> dict[str, Float[Tensor, "example reasoning"]]:
-        """How near each gold step is to "answer" and "question", NaN where there is no step; empty: not a matter here."""
+        """Cosine of each gold step to "answer" and "question", NaN where there is no step; empty for most methods."""
         return {}
 
     def answer(

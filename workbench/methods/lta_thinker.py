@@ -42,11 +42,11 @@ class LTAThinkerConfig:
     context: Literal["question", "leaky"] = "question"
     """What the generator reads in training: the question, or (as published) the gold steps too."""
     step_vectors: Literal["content", "turn-end"] = "content"
-    """A step's vector: the mean over its tokens, read by itself, or (as published) the output at its end-of-turn token."""
+    """A step's vector: the mean over its tokens, or (as published) the output at its end-of-turn token."""
     slots: Literal["learned", "token-ids"] = "learned"
-    """What stands at the slots: learned vectors, or (as published) embeddings of rare tokens, here the table's last."""
+    """What stands at the slots: learned vectors, or (as published) rare tokens, here the last of the table."""
     input_norm: Literal["unit-rms", "none"] = "unit-rms"
-    """Scale of the embeddings the generator reads; raw ones (as published) are some 30 times smaller than its weights expect."""
+    """Embeddings scaled to what the generator's weights expect, or (as published) raw and some 30 times smaller."""
     output_scale: float | None = None
     """RMS of a thought in units of the embedding table's RMS; None leaves the projection's own scale (as published)."""
     heads: int = 1
@@ -61,7 +61,8 @@ class LTAThinkerConfig:
         """The published behaviour."""
         return cls(
             thoughts=thoughts, likelihood_weight=0.33, alignment_weight=0.33, focus_weight=0.33, context="leaky",
-            step_vectors="turn-end", slots="token-ids", input_norm="none", projection_dtype="bfloat16", likelihood_mean="token",
+            step_vectors="turn-end", slots="token-ids", input_norm="none", projection_dtype="bfloat16",
+            likelihood_mean="token",
         )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ class LTAThinker(LatentMethod):
     def _read(self, prompts: Sequence[Prompt], leaky: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """(question [example, feature], thoughts [example, step, feature], step vectors of a leaky read or None).
 
-        The block has no positions, so a row may be `[question, gold steps | end of each step | end of question | slots]`
+        The block has no positions, so a row may be `[question, gold steps | ends of steps | end of question | slots]`
         with everything whose output is needed standing last.
         """
         count, ends = self.config.thoughts, 0
@@ -231,7 +232,7 @@ def focus_loss(
     there: Bool[Tensor, "example reasoning"],
     temperature: float = 0.1,
 ) -> Float[Tensor, "example"]:
-    """InfoNCE over an example's own steps: the one nearest the answer is the positive (no gradient; the first of equals).
+    """InfoNCE over an example's own steps: the one nearest the answer is the positive (the first of equals).
 
     An example without steps scores the constant log(columns), as published; callers leave it out.
     """

@@ -43,6 +43,8 @@ class Task:
         """The first `count` examples of a split (all of them when None), or one clear error."""
         if split not in get_args(Split):
             raise ValueError(f"task {self.name!r} has no split {split!r}; use one of {', '.join(get_args(Split))}")
+        if count is not None and count < 1:
+            raise ValueError(f"cannot take {count} examples; give at least 1, or None for the whole split")
         examples = self.load(split)[:count]
         if not examples:
             raise ValueError(

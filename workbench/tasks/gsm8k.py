@@ -47,8 +47,13 @@ def _records(part: str, source: str) -> list[dict[str, str]]:
         return read_jsonl(path, ("question", "answer"))
     if source.count("/") != 1 or source.startswith((".", "/", "~")):
         raise ValueError(f"no folder or file at {source!r}; give one with {part}.jsonl, or a hub id like {HUB}")
-    import datasets
-
+    try:
+        import datasets
+    except ImportError as error:
+        raise ValueError(
+            f"reading {source!r} from the hub needs the package datasets (pip install 'latent-workbench[hub]'); "
+            f"or give a folder with {part}.jsonl"
+        ) from error
     try:
         return list(datasets.load_dataset(source, "main", split=part))  # pyright: ignore[reportReturnType, reportArgumentType]
     except (OSError, ValueError) as error:

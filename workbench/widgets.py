@@ -1,0 +1,132 @@
+"""What a notebook shows while work goes on elsewhere. No torch here: a run is watched through the files it writes."""
+
+import html
+import json
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from IPython.display import HTML, DisplayHandle
+
+from .figures import collapse_by_step, loss_curves
+from .figures.curves import PROBES
+
+STOPPED = (130, -signal.SIGINT)  # exit codes of a run that was asked to stop, after and before its first step
+
+
+def watch(
+    folder: str | Path | Mapping[str, str | Path],
+    process: Popen[bytes] | Sequence[Popen[bytes]] = (),
+    *,
+    until: int | None = None,
+    every: float = 1.0,
+) -> None:
+    """Draw the curves of a run, or of several (name -> folder), in place while they train; return when all have ended.
+
+    process: what `runs.start_training` returned, one or several. The notebook's stop button (■) makes them save and
+    end; a process that fails raises RuntimeError with its last words. Without processes the runs are somebody else's:
+    watching ends when each has a result.json, and ■ ends the watching only.
+    until: leave once every run has logged this step, and let them train on. every: seconds between looks at least.
+    """
+    folders = {str(name): Path(place) for name, place in _named(folder).items()}
+    processes = [process] if isinstance(process, Popen) else list(process)
+    if processes and len(processes) != len(folders):
+        raise ValueError(f"{len(processes)} processes for {len(folders)} folders: give one for each folder, or none")
+    page = _Page()
+    try:
+        while True:
+            if processes:
+                ended = all(one.poll() is not None for one in processes)
+            else:
+                ended = all((place / "result.json").exists() for place in folders.values())
+            started = time.monotonic()
+            tables = {name: _rows(place) for name, place in folders.items()}  # after `ended`: nothing is missed
+            page.show(tables)
+            if ended or (until is not None and all(_last(table) >= until for table in tables.values())):
+                break
+            # long runs take long to draw: most of the time is left to the training
+            time.sleep(max(every, 4 * (time.monotonic() - started)))
+    except KeyboardInterrupt:
+        for one in processes:
+            one.send_signal(signal.SIGINT)  # does nothing where it has ended
+        for one in processes:
+            one.wait()
+        page.show({name: _rows(place) for name, place in folders.items()})
+        said = [_last_words(place) for place in folders.values()] if processes else ["stopped watching"]
+        raise KeyboardInterrupt("; ".join(said)) from None
+    for one, place in zip(processes, folders.values(), strict=False):
+        if one.poll() and one.returncode not in STOPPED:
+            raise RuntimeError(f"training in {place} ended with exit code {one.returncode}: {_last_words(place)}")
+
+
+def summary(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Where each run is, as HTML: last step, seconds, loss, and what it warned of."""
+    lines = []
+    for name, table in tables.items():
+        title = f"<b>{html.escape(name)}</b> " if name else ""
+        if table.empty:
+            lines.append(f"{title}starting …")
+            continue
+        row = table.iloc[-1]
+        lines.append(f"{title}step {row['step']:.0f}, {row['seconds']:.0f} s, loss {row['loss']:.4f}")
+        said = table["warnings"].dropna() if "warnings" in table else []
+        for sentence in dict.fromkeys(sentence for sentences in said for sentence in sentences):
+            lines.append(f'<span style="color: #B04A00">⚠ {title}{html.escape(sentence)}</span>')
+    return "<br>".join(lines)
+
+
+def curves(tables: Mapping[str, pd.DataFrame]) -> list[go.Figure]:
+    """Loss parts, and the thoughts of the probe set, of the runs that have logged something."""
+    begun: Any = {name: table for name, table in tables.items() if len(table)}
+    probed = [table for table in begun.values() if any(column in table for column in PROBES)]
+    drawn = [loss_curves(begun)] if begun else []
+    return [*drawn, collapse_by_step(begun)] if probed else drawn
+
+
+class _Page:
+    """A text and figures that are drawn once and then replaced."""
+
+    def __init__(self) -> None:
+        self.handles: list[DisplayHandle] = []
+        self.shown = -1
+
+    def show(self, tables: Mapping[str, pd.DataFrame]) -> None:
+        rows = sum(map(len, tables.values()))
+        if rows == self.shown:
+            return
+        self.shown = rows
+        for place, content in enumerate([HTML(summary(tables)), *curves(tables)]):
+            if place == len(self.handles):
+                self.handles.append(DisplayHandle())
+                self.handles[place].display(content)
+            else:
+                self.handles[place].update(content)
+
+
+def _named(folder: str | Path | Mapping[str, str | Path]) -> Mapping[str, str | Path]:
+    return folder if isinstance(folder, Mapping) else {"": folder}
+
+
+def _rows(folder: Path) -> pd.DataFrame:
+    """The rows of metrics.jsonl that are whole; the last line may still be being written."""
+    try:
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return pd.DataFrame()
+    return pd.DataFrame([json.loads(line) for line in text.split("\n")[:-1]])
+
+
+def _last(table: pd.DataFrame) -> int:
+    return int(table["step"].iloc[-1]) if len(table) else -1
+
+
+def _last_words(folder: Path) -> str:
+    """The last line a run printed: what it says when it stops or fails."""
+    log = folder / "log.txt"
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "it said nothing"
