@@ -20,5 +20,5 @@ lab: .venv/installed
 # The stamp is newer than pyproject.toml once everything in it is installed.
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --editable '.[dev]'
 	touch $@

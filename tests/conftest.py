@@ -1,4 +1,5 @@
 """Shared fixtures: random language models of two layers and width 32 with a small word tokenizer. No network."""
+# ruff: noqa: E402  (settings and the import hook must come before what they are for)
 
 import os
 
@@ -17,14 +18,15 @@ install_import_hook(["workbench.backbone", "workbench.methods"], "beartype.beart
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging
 
 from workbench.backbone import Backbone
 from workbench.pretrain import make_tokenizer
 
 torch.set_num_threads(1)
+logging.disable_progress_bar()
 
 Family = Literal["qwen3", "llama", "gpt2"]
-FAMILIES: tuple[Family, ...] = ("qwen3", "llama", "gpt2")
 CHAT = (  # Qwen's shape: role and message between two marks
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -37,16 +39,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
     @cache
     def folder(family: Family = "qwen3", chat: bool = False) -> Path:
-        path = tmp_path_factory.mktemp(f"tiny-{family}{'-chat' * chat}")
-        tokenizer = make_tokenizer()
-        if chat:
-            tokenizer.add_special_tokens({"extra_special_tokens": ["<bot>", "<eot>", "<|im_start|>", "<|im_end|>"]})
-            tokenizer.add_tokens(["user", "assistant"])
-            tokenizer.eos_token = "<|im_end|>"
-            tokenizer.chat_template = CHAT
-        random_model(family, len(tokenizer), tokenizer.eos_token_id).save_pretrained(path)
-        tokenizer.save_pretrained(path)
-        return path
+        return save_tiny(tmp_path_factory.mktemp(f"tiny-{family}{'-chat' * chat}"), family, chat)
 
     return folder
 
@@ -61,9 +54,23 @@ def tiny(tiny_folder: Callable[..., Path]) -> Callable[..., Backbone]:
     return load
 
 
+def save_tiny(path: Path, family: Family = "qwen3", chat: bool = False) -> Path:
+    """Write a random model and the shipped backbone's tokenizer; `chat` adds a chat template and its marks."""
+    tokenizer = make_tokenizer()
+    if chat:
+        tokenizer.add_special_tokens({"extra_special_tokens": ["<bot>", "<eot>", "<|im_start|>", "<|im_end|>"]})
+        tokenizer.add_tokens(["user", "assistant"])
+        tokenizer.eos_token = "<|im_end|>"
+        tokenizer.chat_template = CHAT
+    random_model(family, len(tokenizer), tokenizer.eos_token_id).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
 def random_model(family: Family, vocabulary: int, eos: int | None, seed: int = 0) -> Any:
     """A causal language model with random float32 weights, large enough that attention and answers are not uniform."""
-    common = {"vocab_size": vocabulary, "initializer_range": 0.2, "bos_token_id": 1, "eos_token_id": eos, "pad_token_id": 0}
+    ids = {"bos_token_id": 1, "eos_token_id": eos, "pad_token_id": 0}
+    common = {"vocab_size": vocabulary, "initializer_range": 0.2, **ids}
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 1024}
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -11,12 +11,13 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from IPython.display import HTML, DisplayHandle
+from IPython.display import DisplayHandle
 
 from .figures import collapse_by_step, loss_curves
 from .figures.curves import PROBES
 
 STOPPED = (130, -signal.SIGINT)  # exit codes of a run that was asked to stop, after and before its first step
+POINTS = 20  # a line's points at least: what is more is averaged, since batches differ in length and so in loss
 
 
 def watch(
@@ -83,8 +84,11 @@ def summary(tables: Mapping[str, pd.DataFrame]) -> str:
 def curves(tables: Mapping[str, pd.DataFrame]) -> list[go.Figure]:
     """Loss parts, and the thoughts of the probe set, of the runs that have logged something."""
     begun: Any = {name: table for name, table in tables.items() if len(table)}
-    probed = [table for table in begun.values() if any(column in table for column in PROBES)]
-    drawn = [loss_curves(begun)] if begun else []
+    if not begun:
+        return []
+    window = max(1, max(map(len, begun.values())) // POINTS)
+    drawn = [loss_curves(begun, window=window, apart=True)]
+    probed = any(column in table for table in begun.values() for column in PROBES)
     return [*drawn, collapse_by_step(begun)] if probed else drawn
 
 
@@ -100,12 +104,15 @@ class _Page:
         if rows == self.shown:
             return
         self.shown = rows
-        for place, content in enumerate([HTML(summary(tables)), *curves(tables)]):
+        contents: list[dict[str, Any]] = [{"text/html": summary(tables), "text/plain": "progress"}]
+        # a figure displays itself, past every handle; its mime bundle does not
+        contents += [figure._repr_mimebundle_() for figure in curves(tables)]
+        for place, content in enumerate(contents):
             if place == len(self.handles):
                 self.handles.append(DisplayHandle())
-                self.handles[place].display(content)
+                self.handles[place].display(content, raw=True)
             else:
-                self.handles[place].update(content)
+                self.handles[place].update(content, raw=True)
 
 
 def _named(folder: str | Path | Mapping[str, str | Path]) -> Mapping[str, str | Path]:

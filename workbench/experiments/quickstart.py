@@ -9,8 +9,9 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,18 +61,18 @@ SHOWN = ("relative_spread", "effective_rank", "cosine", "slot_cosine", "norm_rat
 
 
 def quickstart(
-    out: str | Path, *, seed: int = 0, backbone: str = "nano", arms: Mapping[str, Arm] = ARMS
+    out: str | Path, *, seed: int = 0, backbone: str = "nano", questions: int = 1000, arms: Mapping[str, Arm] = ARMS
 ) -> dict[str, Any]:
-    """Run all arms, print the table, write DIR/result.json, the stores and four figures; return the result.
+    """Run all arms on `questions` test questions, print the table, write DIR/result.json, the stores and four figures.
 
     Started again after an interruption it goes on; after a finished run it starts over.
     """
-    out, started = Path(out), time.time()
+    out, started, console = Path(out), time.time(), Console()
+    runs = out / "runs" / f"seed{seed}"
     if (out / "result.json").exists():
-        shutil.rmtree(out / "runs", ignore_errors=True)
+        shutil.rmtree(runs, ignore_errors=True)
         (out / "result.json").unlink()
-    console = Console()
-    _run(out, seed, backbone, arms, console)
+    _run({name: (arm, out, runs / name, seed, backbone, questions) for name, arm in arms.items()}, console)
     stores = {path.stem: store.load(path) for path in sorted((out / "stores").glob("*.nc"))}
     stores = {name: stores[name] for name in TITLES if name in stores}
     result: dict[str, Any] = {
@@ -81,7 +82,7 @@ def quickstart(
         "diagnostics": {name: _look(stores[name]) for name in ("soft_prompt", "lta_thinker")},
         "seed": seed,
     }
-    drawn = _draw(out, stores)
+    drawn = _draw(out, runs, stores)
     result |= {"seconds": round(time.time() - started, 1), **provenance()}
     write_json(out / "result.json", result)
     _print(console, result)
@@ -92,9 +93,11 @@ def quickstart(
     return result
 
 
-def _run(out: Path, seed: int, backbone: str, arms: Mapping[str, Arm], console: Console) -> None:
+Job = tuple[Arm, Path, Path, int, str, int]  # what run_arm takes
+
+
+def _run(jobs: Mapping[str, Job], console: Console) -> None:
     """Every arm in a process of its own with one thread: threads that share cores slow each other down many times."""
-    os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}  # for the children; this process draws the bars
     columns = (
         TextColumn("{task.description:12}"),
         BarColumn(),
@@ -102,30 +105,46 @@ def _run(out: Path, seed: int, backbone: str, arms: Mapping[str, Arm], console: 
         TextColumn("steps"),
         TimeElapsedColumn(),
     )
-    context = multiprocessing.get_context("spawn")
-    workers = max(1, min(len(arms), os.cpu_count() or 1))
-    with ProcessPoolExecutor(workers, context) as pool, Progress(*columns, console=console) as progress:
-        jobs: dict[str, Future[int]] = {}
-        order = sorted(
-            arms, key=lambda name: -(arms[name].controls + 2 * (arms[name].training is not None))
-        )  # longest first
-        for name in order:
-            jobs[name] = pool.submit(run_arm, name, arms[name], out, seed, backbone)
-        bars = {name: progress.add_task(TITLES[name], total=_steps(arms[name])) for name in arms}
-        while not all(job.done() for job in jobs.values()):
+    longest_first = sorted(jobs, key=lambda name: -_steps(jobs[name][0]))
+    workers = max(1, min(len(jobs), os.cpu_count() or 1))
+    with (
+        _child_environment(),
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+        Progress(*columns, console=console) as progress,
+    ):
+        futures = {name: pool.submit(run_arm, name, *jobs[name]) for name in longest_first}
+        bars = {name: progress.add_task(TITLES[name], total=_steps(jobs[name][0])) for name in jobs}
+        while not all(future.done() for future in futures.values()):
             for name, bar in bars.items():
-                progress.update(bar, completed=_written(out / "runs" / name / "metrics.jsonl"))
-            failed = next((job for job in jobs.values() if job.done() and job.exception()), None)
+                progress.update(bar, completed=_written(jobs[name][2] / "metrics.jsonl"))
+            failed = next((future for future in futures.values() if future.done() and future.exception()), None)
             if failed is not None:
                 pool.shutdown(cancel_futures=True)
                 failed.result()
             time.sleep(0.3)
         for name, bar in bars.items():
-            jobs[name].result()
-            progress.update(bar, completed=_steps(arms[name]))
+            futures[name].result()
+            progress.update(bar, completed=_steps(jobs[name][0]))
+
+
+@contextmanager
+def _child_environment() -> Iterator[None]:
+    """One thread per child and no bars of their own: this process draws them."""
+    ours = {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _steps(arm: Arm) -> int:
+    """Optimiser steps of an arm; 1 where there is nothing to train."""
     training = arm.training
     return 1 if training is None else training.epochs * -(-(training.examples or 0) // training.batch_size)
 
@@ -134,26 +153,21 @@ def _written(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def run_arm(name: str, arm: Arm, out: Path, seed: int, backbone_name: str) -> int:
-    """Train one arm and write its stores."""
+def run_arm(name: str, arm: Arm, out: Path, folder: Path, seed: int, backbone_name: str, count: int) -> None:
+    """Train one arm (in `folder`) and write its stores."""
     torch.set_num_threads(1)
-    backbone = Backbone.load(backbone_name)
-    method = build(arm.method, backbone, seed=seed)
-    shift = load_task("arith-shift")
+    method = build(arm.method, Backbone.load(backbone_name), seed=seed)
+    shift, known = load_task("arith-shift"), load_task("arith")
     if arm.training is not None:
-        folder = out / "runs" / name
         resume = (folder / "checkpoint.pt").exists()
         train(method, shift, replace(arm.training, seed=seed), folder, resume=resume)
-    questions = shift.examples("test")
-    made = {name: collect(method, shift, questions, seed=seed)}
+    made = {name: collect(method, shift, shift.examples("test", count), seed=seed)}
     if arm.controls:
-        known = load_task("arith")
-        made[f"{name}_in_domain"] = collect(method, known, known.examples("test"), seed=seed)
-        if arm.training is not None:
-            made[f"{name}_shuffled"] = collect(method, shift, questions, seed=seed, change=shuffled)
+        made[f"{name}_in_domain"] = collect(method, known, known.examples("test", count), seed=seed)
+    if arm.controls and arm.training is not None:
+        made[f"{name}_shuffled"] = collect(method, shift, shift.examples("test", count), seed=seed, change=shuffled)
     for stem, found in made.items():
         store.save(found, out / "stores" / f"{stem}.nc")
-    return 0
 
 
 def _look(found: xr.Dataset) -> dict[str, Any]:
@@ -167,16 +181,16 @@ def _row(table: Any) -> dict[str, Any]:
     return {str(name): value for name, value in table.iloc[0].to_dict().items()}
 
 
-def _draw(out: Path, stores: dict[str, xr.Dataset]) -> list[Path]:
-    runs = {TITLES[name]: read_metrics(out / "runs" / name) for name in ("soft_prompt", "lta_thinker")}
+def _draw(out: Path, runs: Path, stores: dict[str, xr.Dataset]) -> list[Path]:
+    metrics = {TITLES[name]: read_metrics(runs / name) for name in ("soft_prompt", "lta_thinker")}
     table = accuracy_table({TITLES[name]: found for name, found in stores.items()})
     made = {
         "accuracy": figures.accuracy(table),
         "thoughts": figures.thought_map(project({"LTA-Thinker": stores["lta_thinker"]}), color="correct"),
-        "losses": figures.loss_curves(runs),
-        "collapse": figures.collapse_by_step(runs),
+        "losses": figures.loss_curves(metrics),
+        "collapse": figures.collapse_by_step(metrics),
     }
-    source = {"stores": [str(out / "stores" / f"{name}.nc") for name in stores], "runs": [str(out / "runs")]}
+    source = {"stores": [str(out / "stores" / f"{name}.nc") for name in stores], "runs": [str(runs)]}
     return [path for name, figure in made.items() for path in figures.save(figure, name, out / "figures", source)]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -38,14 +39,23 @@ def collapse_by_step(metrics: pd.DataFrame | Mapping[str, pd.DataFrame], *, widt
 
 
 def loss_curves(
-    metrics: pd.DataFrame | Mapping[str, pd.DataFrame], *, log: bool = False, width: Width = "page"
+    metrics: pd.DataFrame | Mapping[str, pd.DataFrame],
+    *,
+    log: bool = False,
+    window: int = 1,
+    apart: bool = False,
+    width: Width = "page",
 ) -> go.Figure:
     """Total loss and its parts over training: one run in one panel, several runs with a panel per part.
 
-    metrics: the table of `runs.read_metrics` (columns step, loss, loss_<part>), or name -> table. Nothing is smoothed.
+    metrics: the table of `runs.read_metrics` (columns step, loss, loss_<part>), or name -> table.
     log: logarithmic loss axis; raises ValueError where a value is 0 or less.
+    window: draw means of this many logged values, each at its last step; 1 draws every value, nothing smoothed.
+    apart: a panel per part for one run, too: parts differ in size.
     """
-    runs = _runs(metrics)
+    if window < 1:
+        raise ValueError(f"window is {window}: give the number of logged values to average, 1 or more")
+    runs = {run: _averaged(table, window) for run, table in _runs(metrics).items()}
     parts = {"loss": "total"}
     for table in runs.values():
         need(table, ["loss"], "runs.read_metrics(run)")
@@ -55,10 +65,10 @@ def loss_curves(
         for name in parts:
             if (_values(table, name) <= 0).any():
                 raise ValueError(f"{name} of {run or 'this run'} is 0 or less somewhere: draw it with log=False")
-    if len(runs) > 1:
+    if len(runs) > 1 or apart:
         columns = 2 if width == "column" or len(parts) in (2, 4) else 3
         titles = {name: plain(part) for name, part in parts.items()}
-        figure = _by_value(runs, titles, columns, width, "loss (nats)")
+        figure = _by_value(runs, titles, columns, width, "loss (nats)", window)
     else:
         (table,) = runs.values()
         figure = panels(
@@ -68,7 +78,7 @@ def loss_curves(
             width,
             axes=("training step", "loss (nats)"),
             legend=[plain(part) for part in parts.values()],
-            caption=_caption(runs, "loss"),
+            caption=_caption(runs, "loss", window),
         )
         figure.add_traces([_line(table, name, plain(part), style(part)) for name, part in parts.items()])
     if log:
@@ -78,8 +88,17 @@ def loss_curves(
     return figure
 
 
+def _averaged(table: pd.DataFrame, window: int) -> pd.DataFrame:
+    """Means of `window` successive rows (the last may be of fewer), each at its last step."""
+    if window == 1:
+        return table
+    groups = np.arange(len(table)) // window
+    numbers = table.select_dtypes("number")
+    return numbers.groupby(groups).mean().assign(step=numbers["step"].groupby(groups).max())
+
+
 def _by_value(
-    runs: dict[str, pd.DataFrame], titles: dict[str, str], columns: int, width: Width, y_name: str
+    runs: dict[str, pd.DataFrame], titles: dict[str, str], columns: int, width: Width, y_name: str, window: int = 1
 ) -> go.Figure:
     """A panel per column of `titles`, a line per run."""
     figure = panels(
@@ -89,7 +108,7 @@ def _by_value(
         width,
         axes=("training step", y_name),
         legend=list(runs),
-        caption=_caption(runs, next(iter(titles))),
+        caption=_caption(runs, next(iter(titles)), window),
     )
     for k, column in enumerate(titles):
         for run, table in runs.items():
@@ -113,11 +132,13 @@ def _line(table: pd.DataFrame, column: str, name: str, look: Style) -> go.Scatte
     )
 
 
-def _caption(runs: dict[str, pd.DataFrame], column: str) -> str:
+def _caption(runs: dict[str, pd.DataFrame], column: str, window: int = 1) -> str:
     if len(runs) > 1:
-        return f"n = {len(runs)} runs; every logged value, nothing smoothed"
+        drawn = "every logged value, nothing smoothed" if window == 1 else f"means of {window} logged values"
+        return f"n = {len(runs)} runs; {drawn}"
     ((run, table),) = runs.items()
-    return f"{run + '; ' if run else ''}n = {_values(table, column).size} logged values, nothing smoothed"
+    drawn = "logged values, nothing smoothed" if window == 1 else f"means, each of {window} logged values"
+    return f"{run + '; ' if run else ''}n = {_values(table, column).size} {drawn}"
 
 
 def _values(table: pd.DataFrame, column: str) -> pd.Series:

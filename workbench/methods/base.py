@@ -143,7 +143,8 @@ class LatentMethod(nn.Module, ABC):
         Logits exist at the columns of the targets only.
         """
         paths = thoughts.vectors.shape[1]
-        before, known = pad([self.backbone.embed(p.before) for p in prompts], "left")
+        before, known = pad([p.before for p in prompts], "left")
+        before, known = self.backbone.embed(before), known.to(self.backbone.device)
         with torch.set_grad_enabled(self.backbone.trains):
             cache = self.backbone.run(before, known).cache
         if paths > 1:

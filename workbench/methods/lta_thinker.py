@@ -47,7 +47,7 @@ class LTAThinkerConfig:
     """What stands at the slots: learned vectors, or (as published) rare tokens, here the last of the table."""
     input_norm: Literal["unit-rms", "none"] = "unit-rms"
     """Embeddings scaled to what the generator's weights expect, or (as published) raw and some 30 times smaller."""
-    output_scale: float | None = None
+    output_scale: float | None = 1.0
     """RMS of a thought in units of the embedding table's RMS; None leaves the projection's own scale (as published)."""
     heads: int = 1
     """Attention heads of the block."""
@@ -61,8 +61,8 @@ class LTAThinkerConfig:
         """The published behaviour."""
         return cls(
             thoughts=thoughts, likelihood_weight=0.33, alignment_weight=0.33, focus_weight=0.33, context="leaky",
-            step_vectors="turn-end", slots="token-ids", input_norm="none", projection_dtype="bfloat16",
-            likelihood_mean="token",
+            step_vectors="turn-end", slots="token-ids", input_norm="none", output_scale=None,
+            projection_dtype="bfloat16", likelihood_mean="token",
         )  # fmt: skip
 
 

@@ -1,0 +1,483 @@
+"""The training loop: one gradient however a batch is cut, one result however often it is stopped."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from mean_read import MeanRead, run
+from safetensors.torch import load_file
+from torch import nn
+
+from workbench import runs
+from workbench import train as train_function
+from workbench.backbone import Backbone
+from workbench.files import read_jsonl
+from workbench.methods import METHODS, build
+from workbench.methods.base import LatentMethod, Losses, Prompt
+from workbench.tasks import Task, load_task
+from workbench.train import TrainConfig, TrainingFailed, batches, cut, make_optimizers, make_plan, schedule, train
+
+loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
+GOLDEN = Path(__file__).parent / "golden" / "lta_thinker.json"
+SHORT = TrainConfig(examples=40, epochs=2, batch_size=8, probe_every=4, probe_examples=8, save_every=4)
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_task("arith-shift")
+
+
+def rows(folder: Path, without: tuple[str, ...] = ("seconds",)) -> list[dict]:
+    """metrics.jsonl without what a clock says."""
+    return [{k: v for k, v in row.items() if k not in without} for row in read_jsonl(folder / "metrics.jsonl")]
+
+
+def prompts_of_lengths(*lengths: int) -> list[Prompt]:
+    empty = torch.zeros(0, dtype=torch.long)
+    return [Prompt(None, torch.zeros(n, dtype=torch.long), *[empty] * 3, (), empty) for n in lengths]  # type: ignore
+
+
+# ------------------------------------------------------------------------------------------- batches, pieces, schedule
+
+
+@pytest.mark.parametrize(("count", "size"), [(40, 8), (41, 8), (7, 8), (300, 16), (1, 1)])
+def test_an_epoch_holds_every_example_once(count, size):
+    prompts = prompts_of_lengths(*[(7 * k) % 31 for k in range(count)])
+    found = batches(prompts, TrainConfig(batch_size=size), "0 0")
+    assert sorted(i for batch in found for i in batch) == list(range(count))
+    assert len(found) == math.ceil(count / size)
+    assert max(map(len, found)) <= size
+
+
+def test_batches_depend_on_seed_and_epoch_only():
+    prompts = prompts_of_lengths(*[(7 * k) % 31 for k in range(100)])
+    config = TrainConfig(batch_size=8)
+    assert batches(prompts, config, "0 1") == batches(prompts, replace(config, lr=1.0, micro_batch=2), "0 1")
+    assert batches(prompts, config, "0 1") != batches(prompts, config, "0 2")
+    assert batches(prompts, config, "0 1") != batches(prompts, replace(config, seed=1), "0 1")
+
+
+def test_batches_hold_like_lengths():
+    lengths = [(37 * k) % 101 for k in range(64)]
+    for batch in batches(prompts_of_lengths(*lengths), TrainConfig(batch_size=8), "0 0"):
+        sizes = sorted(lengths[i] for i in batch)  # 64 lengths in 8 groups: each covers an eighth of the range
+        assert sizes[-1] - sizes[0] < 30
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 32])
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("micro", [None, 1, 3, 100])
+def test_cut_gives_each_example_to_one_piece(size, world, micro):
+    batch = prompts_of_lengths(*range(size))
+    shares = [cut(batch, rank, world, micro) for rank in range(world)]
+    assert [p for share in shares for piece in share for p in piece] == batch
+    sizes = [len(piece) for share in shares for piece in share]
+    assert all(share for share in shares)  # every process runs the model: they have to meet
+    assert max(sizes) <= (micro or size)
+    counts = [sum(map(len, share)) for share in shares]
+    assert max(counts) - min(counts) <= 1
+    for share in shares:
+        assert max(map(len, share)) - min(map(len, share)) <= 1
+
+
+def test_schedule_rises_then_falls():
+    rates = [schedule(step, 20, 0.25) for step in range(20)]
+    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[5:] == pytest.approx([(20 - step) / 15 for step in range(5, 20)])
+    assert [schedule(step, 4, 0.0) for step in range(4)] == pytest.approx([1.0, 1.0, 2 / 3, 1 / 3])
+    assert 0 < schedule(0, 1, 0.1) <= 1
+
+
+def test_plan_goes_through_stages_and_epochs(tiny):
+    class Two(MeanRead):
+        def stages(self):
+            return (loop.LatentMethod.stages(self)[0], replace(loop.LatentMethod.stages(self)[0], share=0.5))
+
+    plan = make_plan(Two(tiny()), TrainConfig(epochs=2, batch_size=4), 10)  # 3 batches in an epoch
+    assert [step.number for step in plan] == list(range(1, 10))
+    assert [(step.stage, step.epoch, step.place) for step in plan] == [
+        *[(0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0), (0, 1, 1), (0, 1, 2)],
+        *[(1, 0, 0), (1, 0, 1), (1, 0, 2)],
+    ]
+    assert plan[6].rate == schedule(0, 3, 0.1)  # a schedule of its own for each stage
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "micro_batch", "examples", "save_every"])
+def test_a_setting_below_one_is_refused(name):
+    with pytest.raises(ValueError, match=f"^{name}=0 in the training settings: it must be at least 1$"):
+        TrainConfig(**{name: 0})
+
+
+# ---------------------------------------------------------------------------------------------------------- optimisers
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_trainable_parameter_is_in_one_group(tiny, name, optimizer):
+    method = build(name, tiny())
+    if not method.stages():
+        pytest.skip(f"{name} has nothing to train")
+    found = [
+        id(p) for o in make_optimizers(method, TrainConfig(optimizer=optimizer)) for g in o.param_groups for p in g["params"]
+    ]
+    assert len(found) == len(set(found))
+    assert set(found) == {id(p) for p in method.parameters() if p.requires_grad}
+
+
+def test_muon_takes_the_matrices_of_layers_only():
+    class Toy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.table = nn.Linear(3, 4), nn.Embedding(5, 3)
+            self.slots, self.frozen = nn.Parameter(torch.zeros(2, 3)), nn.Linear(3, 3).requires_grad_(False)
+
+    toy = Toy()
+    muon, adamw = make_optimizers(toy, TrainConfig(lr=0.3, adamw_lr=0.1))
+    assert [p is toy.layer.weight for g in muon.param_groups for p in g["params"]] == [True]
+    rest = {id(toy.layer.bias), id(toy.table.weight), id(toy.slots)}
+    assert {id(p) for g in adamw.param_groups for p in g["params"]} == rest
+    assert (muon.param_groups[0]["peak"], adamw.param_groups[0]["peak"]) == (0.3, 0.1)
+
+
+# ------------------------------------------------------------------------------------- one gradient however it is cut
+
+EXACT = {"examples": 25, "epochs": 2, "batch_size": 8, "probe_examples": 4, "clip": 1.0}  # last batch of an epoch: 1
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("micro", [1, 3])
+def test_micro_batches_change_nothing(tiny, tmp_path, optimizer, micro):
+    settings = {**EXACT, "optimizer": optimizer}
+    whole = run(tiny(), tmp_path / "whole", **settings)
+    pieces = run(tiny(), tmp_path / "pieces", **settings, micro_batch=micro)
+    start = {name: p.detach() for name, p in MeanRead(tiny()).read.named_parameters()}
+    for name, value in whole.items():
+        assert (value - start[name]).abs().max() > 1e-3  # it moved: there is something to agree on
+        torch.testing.assert_close(pieces[name], value, rtol=0, atol=1e-6)
+    for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "pieces"), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_gradient_of_a_cut_batch_is_that_of_the_whole(tiny, tmp_path, task, monkeypatch):
+    """Plain gradient descent: the change of the weights is the gradient."""
+    monkeypatch.setattr(
+        loop, "make_optimizers", lambda m, c: [torch.optim.SGD([{"params": list(m.read.parameters()), "peak": 1.0}], lr=1)]
+    )
+    settings = {"examples": 8, "epochs": 1, "batch_size": 8, "warmup": 0.0, "probe_examples": 2, "clip": 1e9}
+    method = MeanRead(tiny())
+    loss = method.loss([method.render(e, task) for e in task.examples("train", 8)]).total
+    loss.backward()
+    expected = {name: p.detach() - p.grad for name, p in method.read.named_parameters()}
+    for micro in (None, 1, 3, 5):
+        found = run(tiny(), tmp_path / str(micro), **settings, micro_batch=micro)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-8)
+        assert rows(tmp_path / str(micro))[0]["loss"] == pytest.approx(loss.item(), abs=1e-6)
+
+
+def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path):
+    settings = {**EXACT, "micro_batch": 3}  # batches of 8 (4 + 4, in 2 pieces each) and of 1 (1 + 0)
+    alone = run(tiny(), tmp_path / "one", **settings)
+    script = [str(Path(__file__).with_name("mean_read.py")), str(tiny_folder()), str(tmp_path / "two")]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(
+        [*command, *script, json.dumps(settings)], capture_output=True, text=True, timeout=200, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    together = load_file(tmp_path / "two" / "weights.safetensors")
+    for name, value in alone.items():
+        torch.testing.assert_close(together[f"read.{name}"], value, rtol=0, atol=1e-6)
+    assert json.loads((tmp_path / "two" / "result.json").read_text())["world_size"] == 2
+    for one, other in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------- stop and resume
+
+
+def stop_at(monkeypatch, step: int) -> None:
+    """Ctrl-C while `step` is being computed."""
+    whole_step = loop._Run.step
+
+    def interrupted(self, batch, planned):
+        if planned.number == step:
+            signal.raise_signal(signal.SIGINT)
+        return whole_step(self, batch, planned)
+
+    monkeypatch.setattr(loop._Run, "step", interrupted)
+
+
+class Noisy(MeanRead):
+    """Draws random numbers in training, as dropout does."""
+
+    def loss(self, prompts, stage=0):
+        thoughts = self.think(prompts)
+        noisy = replace(thoughts, vectors=thoughts.vectors + 0.1 * torch.randn_like(thoughts.vectors))
+        likelihood = self.likelihood(prompts, noisy).mean()
+        return Losses(likelihood, {"likelihood": likelihood})
+
+
+@pytest.mark.parametrize("make", [lambda b: build("lta-thinker", b), Noisy], ids=["lta-thinker", "random draws"])
+def test_a_stopped_run_ends_as_if_never_stopped(tiny, tmp_path, task, monkeypatch, make):
+    train(make(tiny()), task, SHORT, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 6)
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            train(make(tiny()), task, SHORT, tmp_path / "parts")
+    message = str(stopped.value)
+    assert "stopped after step 6 of 10" in message
+    assert f"workbench train --resume true --out {tmp_path / 'parts'}" in message
+    assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "parts" / "weights.safetensors").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(make(tiny()), task, SHORT, tmp_path / "parts", resume=True)
+    whole, parts = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    clock = [row["seconds"] for row in read_jsonl(tmp_path / "parts" / "metrics.jsonl")]
+    assert clock == sorted(clock)
+
+
+def test_resuming_after_a_crash_makes_lost_rows_again(tiny, tmp_path, task, monkeypatch):
+    """A crash two steps behind the checkpoint: its rows are dropped and made again, none stands twice."""
+
+    def crash(self, batch, planned, step=loop._Run.step):
+        if planned.number == 7:
+            raise RuntimeError("power cut")
+        return step(self, batch, planned)
+
+    train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "step", crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "parts")
+    assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]  # the checkpoint is of step 4
+    train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "parts", resume=True)
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+
+
+def test_a_second_interrupt_stops_at_once(tiny, tmp_path, task, monkeypatch):
+    def twice(self, batch, planned):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(loop._Run, "step", twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_interrupted_command_says_how_to_go_on_and_does(tiny_folder, tmp_path):
+    """The real signal to the real command, then the command it names."""
+    from workbench.__main__ import main
+
+    options = [
+        *["--backbone", str(tiny_folder()), "--training.examples", "64", "--training.batch_size", "8"],
+        *["--training.epochs", "3", "--training.probe_examples", "4"],
+    ]
+    command = [sys.executable, "-c", SLOW, "train", *options, "--out", str(tmp_path / "parts")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    metrics = tmp_path / "parts" / "metrics.jsonl"
+    for _ in range(1200):
+        if process.poll() is not None or (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 130, complaint
+    assert "Traceback" not in complaint
+    sentence = complaint.strip().splitlines()[-1]
+    assert f"go on with resume=True (workbench train --resume true --out {tmp_path / 'parts'}" in sentence
+    assert main(["train", *options, "--resume", "true", "--out", str(tmp_path / "parts")]) == 0
+    assert main(["train", *options, "--out", str(tmp_path / "whole")]) == 0
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    assert [row["step"] for row in rows(tmp_path / "parts")] == list(range(1, 25))
+    whole, parts = ((tmp_path / name / "weights.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+# The command line with a pause in each step: a test that must interrupt it in the middle needs a middle.
+SLOW = """
+import sys, time, torch, workbench.train
+torch.set_num_threads(1)
+run = sys.modules["workbench.train"]._Run
+step = run.step
+run.step = lambda self, *given: (time.sleep(0.1), step(self, *given))[1]
+from workbench.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_resume_with_other_settings_is_refused(tiny, tmp_path, task):
+    train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match="belongs to other settings"):
+        train(build("soft-prompt", tiny()), task, replace(SHORT, lr=0.5), tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="belongs to other settings"):
+        train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="nothing to resume: no checkpoint at .*none/checkpoint.pt"):
+        train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "none", resume=True)
+    with pytest.raises(ValueError, match="holds a run already; resume it, or give another folder"):
+        train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert not (tmp_path / "none").exists()
+
+
+def test_nothing_to_train_is_said(tiny, tmp_path, task):
+    with pytest.raises(ValueError, match="method 'cot' has nothing to train"):
+        train(build("cot", tiny()), task, SHORT, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# ----------------------------------------------------------------------------------------------------- when it breaks
+
+
+class Breaks(MeanRead):
+    """Its loss is NaN from the step `at` on."""
+
+    at = 7
+
+    def loss(self, prompts, stage=0):
+        self.calls = getattr(self, "calls", 0) + 1
+        losses = super().loss(prompts, stage)
+        return losses if self.calls < self.at else replace(losses, total=losses.total * math.nan)
+
+
+@pytest.mark.parametrize(("log_every", "noticed"), [(1, 7), (5, 8)])  # at the latest before the next checkpoint
+def test_nan_stops_before_a_checkpoint_holds_it(tiny, tmp_path, task, log_every, noticed):
+    with pytest.raises(TrainingFailed) as failed:
+        train(Breaks(tiny()), task, replace(SHORT, log_every=log_every), tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    assert f"loss is nan at step {noticed}; the last good checkpoint is {checkpoint}" in str(failed.value)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoint.pt"}
+    saved = torch.load(checkpoint, weights_only=True)
+    assert saved["step"] == 4
+    assert all(value.isfinite().all() for value in saved["weights"].values())
+    assert all(math.isfinite(row["loss"]) and row["step"] < 7 for row in rows(tmp_path / "run"))
+
+
+def test_nan_before_any_checkpoint(tiny, tmp_path, task):
+    method = Breaks(tiny())
+    method.at = 2
+    with pytest.raises(TrainingFailed, match="loss is nan at step 2; there is no checkpoint yet; lower the learning"):
+        train(method, task, SHORT, tmp_path / "run")
+
+
+def test_an_interrupted_save_keeps_the_last_checkpoint(tiny, tmp_path, task, monkeypatch):
+    save = torch.save
+
+    def dies(content, path):
+        if content["step"] == 8:
+            Path(path).write_bytes(b"half")
+            raise OSError("disk full")
+        save(content, path)
+
+    monkeypatch.setattr(torch, "save", dies)
+    with pytest.raises(OSError, match="disk full"):
+        train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 4
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoint.pt"}
+
+
+# --------------------------------------------------------------------------------------------------- what a run leaves
+
+
+def test_rows_and_result_say_everything(tiny, tmp_path, task):
+    folder = train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "run")
+    found = read_jsonl(folder / "metrics.jsonl")
+    assert [row["step"] for row in found] == list(range(1, 11))
+    always = {"epoch", "stage", "seconds", "lr", "gradient_norm", "loss", "loss_likelihood", "loss_alignment", "loss_focus"}
+    assert all(always <= set(row) for row in found)
+    probed = [row["step"] for row in found if "probe_relative_spread" in row]
+    assert probed == [1, 4, 8]
+    assert {"probe_spread", "probe_effective_rank"} <= set(found[0])
+    for row in found:
+        parts = row["loss_likelihood"] + 0.01 * row["loss_alignment"] + 0.01 * row["loss_focus"]
+        assert row["loss"] == pytest.approx(parts, rel=1e-5)
+    assert [row["lr"] for row in found] == pytest.approx([0.02 * schedule(k, 10, 0.1) for k in range(10)])
+    table = runs.read_metrics(folder)
+    assert len(table) == 10
+    assert table["probe_spread"].notna().sum() == 3
+    result = json.loads((folder / "result.json").read_text())
+    expected = {"method": "lta-thinker", "task": "arith-shift", "steps": 10, "world_size": 1, "device": "cpu"}
+    assert expected.items() <= result.items()
+    assert {"command", "commit", "created", "versions", "seconds", "trainable_parameters", "final"} <= set(result)
+    assert result["training"] == {"examples": 40, "epochs": 2, "batch_size": 8, "probe_every": 4, "probe_examples": 8, "save_every": 4}
+
+
+def test_the_warning_of_the_reference_is_in_the_metrics(tiny, tmp_path, task):
+    method = build("lta-thinker", tiny(), METHODS["lta-thinker"].presets["reference"])
+    folder = train(method, task, replace(SHORT, examples=8, epochs=1), tmp_path / "run")
+    assert "constant log S with zero gradient" in rows(folder)[0]["warnings"][0]
+    healthy = train(build("lta-thinker", tiny()), task, replace(SHORT, examples=8, epochs=1), tmp_path / "healthy")
+    assert "warnings" not in rows(healthy)[0]
+
+
+@pytest.mark.parametrize("name", ["lta-thinker", "soft-prompt"])
+def test_loaded_weights_think_the_same(tiny, tmp_path, task, name):
+    config = METHODS[name].Config(thoughts=3)
+    method = build(name, tiny(), config, seed=5)
+    folder = train(method, task, replace(SHORT, examples=16, epochs=1), tmp_path / "run")
+    loaded = runs.load_method(folder)
+    assert loaded.config == config
+    prompts = [method.render(example, task) for example in task.examples("dev", 5)]
+    with torch.no_grad():
+        assert torch.equal(method.eval().think(prompts).vectors, loaded.think(prompts).vectors)
+
+
+def test_loading_what_is_no_run_is_one_sentence(tiny, tmp_path, task):
+    with pytest.raises(ValueError, match="no trained weights at .*; give the folder of a finished run"):
+        runs.load_method(tmp_path)
+    with pytest.raises(ValueError, match="no run at .* config.yaml"):
+        runs.read_config(tmp_path)
+    save = nn.Linear(2, 2).state_dict()
+    from safetensors.torch import save_file
+
+    save_file(save, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="was not written by this workbench"):
+        runs.load_method(tmp_path)
+
+
+def test_loading_on_a_backbone_of_another_width_is_one_sentence(tiny, tmp_path):
+    path = runs.save_weights(build("soft-prompt", tiny()), tmp_path)
+    other = Backbone.load("nano")
+    with pytest.raises(ValueError, match="does not fit soft-prompt on backbone 'nano'"):
+        runs.load_method(path, other)
+
+
+def test_precision_can_change_within_a_process(tiny, tmp_path, task):
+    for precision in ("no", "bf16", "no"):
+        config = replace(SHORT, examples=8, epochs=1, mixed_precision=precision)
+        folder = train(build("lta-thinker", tiny()), task, config, tmp_path / precision / str(len(os.listdir(tmp_path))))
+        assert {value.dtype for value in load_file(folder / "weights.safetensors").values()} == {torch.float32}
+
+
+def test_train_is_the_function_and_its_file_stays_reachable():
+    assert train_function is train
+
+
+# ------------------------------------------------------------------------------------------------------------- golden
+
+
+def golden_losses(backbone: Backbone, folder: Path) -> list[float]:
+    """The loss curve of a small fixed run; `python -m tests.golden` records it."""
+    config = TrainConfig(examples=64, epochs=3, batch_size=16, probe_examples=4)
+    train(build("lta-thinker", backbone), load_task("arith-shift"), config, folder)
+    return [row["loss"] for row in rows(folder)]
+
+
+def test_golden_trajectory(tiny, tmp_path):
+    """Training still does what it did when the curve was recorded (see tests/golden/__main__.py)."""
+    recorded = json.loads(GOLDEN.read_text())["loss"]
+    assert recorded[-1] < recorded[0] - 0.1  # it learns
+    assert golden_losses(tiny(), tmp_path / "run") == pytest.approx(recorded, rel=2e-3)
