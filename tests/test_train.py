@@ -3,18 +3,17 @@
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from mean_read import MeanRead, run
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from workbench import runs
@@ -22,8 +21,8 @@ from workbench import train as train_function
 from workbench.backbone import Backbone
 from workbench.files import read_jsonl
 from workbench.methods import METHODS, build
-from workbench.methods.base import LatentMethod, Losses, Prompt
-from workbench.tasks import Task, load_task
+from workbench.methods.base import Losses, Prompt, Stage
+from workbench.tasks import Example, Task, load_task
 from workbench.train import TrainConfig, TrainingFailed, batches, cut, make_optimizers, make_plan, schedule, train
 
 loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
@@ -42,8 +41,8 @@ def rows(folder: Path, without: tuple[str, ...] = ("seconds",)) -> list[dict]:
 
 
 def prompts_of_lengths(*lengths: int) -> list[Prompt]:
-    empty = torch.zeros(0, dtype=torch.long)
-    return [Prompt(None, torch.zeros(n, dtype=torch.long), *[empty] * 3, (), empty) for n in lengths]  # type: ignore
+    ids, none = torch.zeros(max(lengths), dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    return [Prompt(Example(str(n), "", (), ""), ids[:n], none, none, none, (), none) for n in lengths]
 
 
 # ------------------------------------------------------------------------------------------- batches, pieces, schedule
@@ -73,9 +72,8 @@ def test_batches_hold_like_lengths():
         assert sizes[-1] - sizes[0] < 30
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 8, 32])
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("micro", [None, 1, 3, 100])
+@pytest.mark.parametrize(("world", "micro"), [(1, None), (1, 3), (2, None), (2, 1), (3, 3), (3, 100)])
+@pytest.mark.parametrize("size", [1, 2, 7, 32])
 def test_cut_gives_each_example_to_one_piece(size, world, micro):
     batch = prompts_of_lengths(*range(size))
     shares = [cut(batch, rank, world, micro) for rank in range(world)]
@@ -100,7 +98,7 @@ def test_schedule_rises_then_falls():
 def test_plan_goes_through_stages_and_epochs(tiny):
     class Two(MeanRead):
         def stages(self):
-            return (loop.LatentMethod.stages(self)[0], replace(loop.LatentMethod.stages(self)[0], share=0.5))
+            return (Stage("first"), Stage("second", share=0.5))
 
     plan = make_plan(Two(tiny()), TrainConfig(epochs=2, batch_size=4), 10)  # 3 batches in an epoch
     assert [step.number for step in plan] == list(range(1, 10))
@@ -124,10 +122,14 @@ def test_a_setting_below_one_is_refused(name):
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_trainable_parameter_is_in_one_group(tiny, name, optimizer):
     method = build(name, tiny())
-    if not method.stages():
-        pytest.skip(f"{name} has nothing to train")
+    if not method.stages():  # nothing to train
+        assert not any(p.requires_grad for p in method.parameters())
+        return
     found = [
-        id(p) for o in make_optimizers(method, TrainConfig(optimizer=optimizer)) for g in o.param_groups for p in g["params"]
+        id(parameter)
+        for optimizer in make_optimizers(method, TrainConfig(optimizer=optimizer))
+        for group in optimizer.param_groups
+        for parameter in group["params"]
     ]
     assert len(found) == len(set(found))
     assert set(found) == {id(p) for p in method.parameters() if p.requires_grad}
@@ -169,9 +171,11 @@ def test_micro_batches_change_nothing(tiny, tmp_path, optimizer, micro):
 
 def test_gradient_of_a_cut_batch_is_that_of_the_whole(tiny, tmp_path, task, monkeypatch):
     """Plain gradient descent: the change of the weights is the gradient."""
-    monkeypatch.setattr(
-        loop, "make_optimizers", lambda m, c: [torch.optim.SGD([{"params": list(m.read.parameters()), "peak": 1.0}], lr=1)]
-    )
+
+    def descent(method, _):
+        return [torch.optim.SGD([{"params": list(method.read.parameters()), "peak": 1.0}], lr=1)]
+
+    monkeypatch.setattr(loop, "make_optimizers", descent)
     settings = {"examples": 8, "epochs": 1, "batch_size": 8, "warmup": 0.0, "probe_examples": 2, "clip": 1e9}
     method = MeanRead(tiny())
     loss = method.loss([method.render(e, task) for e in task.examples("train", 8)]).total
@@ -180,7 +184,7 @@ def test_gradient_of_a_cut_batch_is_that_of_the_whole(tiny, tmp_path, task, monk
     for micro in (None, 1, 3, 5):
         found = run(tiny(), tmp_path / str(micro), **settings, micro_batch=micro)
         for name, value in expected.items():
-            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-8)
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-7)
         assert rows(tmp_path / str(micro))[0]["loss"] == pytest.approx(loss.item(), abs=1e-6)
 
 
@@ -325,7 +329,7 @@ def test_resume_with_other_settings_is_refused(tiny, tmp_path, task):
         train(build("soft-prompt", tiny()), task, replace(SHORT, lr=0.5), tmp_path / "run", resume=True)
     with pytest.raises(ValueError, match="belongs to other settings"):
         train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "run", resume=True)
-    with pytest.raises(ValueError, match="nothing to resume: no checkpoint at .*none/checkpoint.pt"):
+    with pytest.raises(ValueError, match=r"nothing to resume: no checkpoint at .*none/checkpoint\.pt"):
         train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "none", resume=True)
     with pytest.raises(ValueError, match="holds a run already; resume it, or give another folder"):
         train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
@@ -396,8 +400,8 @@ def test_rows_and_result_say_everything(tiny, tmp_path, task):
     folder = train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "run")
     found = read_jsonl(folder / "metrics.jsonl")
     assert [row["step"] for row in found] == list(range(1, 11))
-    always = {"epoch", "stage", "seconds", "lr", "gradient_norm", "loss", "loss_likelihood", "loss_alignment", "loss_focus"}
-    assert all(always <= set(row) for row in found)
+    losses = {"loss", "loss_likelihood", "loss_alignment", "loss_focus"}
+    assert all({"epoch", "stage", "seconds", "lr", "gradient_norm", *losses} <= set(row) for row in found)
     probed = [row["step"] for row in found if "probe_relative_spread" in row]
     assert probed == [1, 4, 8]
     assert {"probe_spread", "probe_effective_rank"} <= set(found[0])
@@ -412,7 +416,10 @@ def test_rows_and_result_say_everything(tiny, tmp_path, task):
     expected = {"method": "lta-thinker", "task": "arith-shift", "steps": 10, "world_size": 1, "device": "cpu"}
     assert expected.items() <= result.items()
     assert {"command", "commit", "created", "versions", "seconds", "trainable_parameters", "final"} <= set(result)
-    assert result["training"] == {"examples": 40, "epochs": 2, "batch_size": 8, "probe_every": 4, "probe_examples": 8, "save_every": 4}
+    assert result["training"] == {
+        **{"examples": 40, "epochs": 2, "batch_size": 8},
+        **{"probe_every": 4, "probe_examples": 8, "save_every": 4},
+    }
 
 
 def test_the_warning_of_the_reference_is_in_the_metrics(tiny, tmp_path, task):
@@ -435,15 +442,12 @@ def test_loaded_weights_think_the_same(tiny, tmp_path, task, name):
         assert torch.equal(method.eval().think(prompts).vectors, loaded.think(prompts).vectors)
 
 
-def test_loading_what_is_no_run_is_one_sentence(tiny, tmp_path, task):
-    with pytest.raises(ValueError, match="no trained weights at .*; give the folder of a finished run"):
+def test_loading_what_is_no_run_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"no trained weights at .*; give the folder of a finished run"):
         runs.load_method(tmp_path)
-    with pytest.raises(ValueError, match="no run at .* config.yaml"):
+    with pytest.raises(ValueError, match=r"no run at .* config\.yaml"):
         runs.read_config(tmp_path)
-    save = nn.Linear(2, 2).state_dict()
-    from safetensors.torch import save_file
-
-    save_file(save, tmp_path / "weights.safetensors")
+    save_file(nn.Linear(2, 2).state_dict(), tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="was not written by this workbench"):
         runs.load_method(tmp_path)
 
@@ -451,14 +455,16 @@ def test_loading_what_is_no_run_is_one_sentence(tiny, tmp_path, task):
 def test_loading_on_a_backbone_of_another_width_is_one_sentence(tiny, tmp_path):
     path = runs.save_weights(build("soft-prompt", tiny()), tmp_path)
     other = Backbone.load("nano")
-    with pytest.raises(ValueError, match="does not fit soft-prompt on backbone 'nano'"):
+    with pytest.raises(ValueError, match=r"does not fit soft-prompt on 'nano': vectors \(4, \d+\) differs"):
         runs.load_method(path, other)
 
 
 def test_precision_can_change_within_a_process(tiny, tmp_path, task):
     for precision in ("no", "bf16", "no"):
         config = replace(SHORT, examples=8, epochs=1, mixed_precision=precision)
-        folder = train(build("lta-thinker", tiny()), task, config, tmp_path / precision / str(len(os.listdir(tmp_path))))
+        folder = train(
+            build("lta-thinker", tiny()), task, config, tmp_path / precision / str(len(os.listdir(tmp_path)))
+        )
         assert {value.dtype for value in load_file(folder / "weights.safetensors").values()} == {torch.float32}
 
 
@@ -469,15 +475,19 @@ def test_train_is_the_function_and_its_file_stays_reachable():
 # ------------------------------------------------------------------------------------------------------------- golden
 
 
-def golden_losses(backbone: Backbone, folder: Path) -> list[float]:
+OPTIMIZERS = {"muon": {"lr": 0.05, "adamw_lr": 0.01}, "adamw": {"lr": 0.01}}
+
+
+def golden_losses(backbone: Backbone, folder: Path, optimizer: str) -> list[float]:
     """The loss curve of a small fixed run; `python -m tests.golden` records it."""
-    config = TrainConfig(examples=64, epochs=3, batch_size=16, probe_examples=4)
-    train(build("lta-thinker", backbone), load_task("arith-shift"), config, folder)
+    config = TrainConfig(examples=32, epochs=10, batch_size=16, probe_examples=4, **OPTIMIZERS[optimizer])
+    train(build("lta-thinker", backbone), load_task("arith-shift"), replace(config, optimizer=optimizer), folder)
     return [row["loss"] for row in rows(folder)]
 
 
-def test_golden_trajectory(tiny, tmp_path):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_golden_trajectory(tiny, tmp_path, optimizer):
     """Training still does what it did when the curve was recorded (see tests/golden/__main__.py)."""
-    recorded = json.loads(GOLDEN.read_text())["loss"]
-    assert recorded[-1] < recorded[0] - 0.1  # it learns
-    assert golden_losses(tiny(), tmp_path / "run") == pytest.approx(recorded, rel=2e-3)
+    recorded = json.loads(GOLDEN.read_text())[optimizer]
+    assert recorded[-1] < recorded[0] - 0.3  # it learns
+    assert golden_losses(tiny(), tmp_path / "run", optimizer) == pytest.approx(recorded, rel=2e-3)

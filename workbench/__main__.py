@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         parser = _parser(argv)
-        arguments = parser.instantiate_classes(parser.parse_args(argv or ["--help"]))
+        arguments = parser.instantiate(parser.parse_args(argv or ["--help"]))
         command = str(arguments["command"])
         COMMANDS[command](arguments[command])
     except (ValueError, FileNotFoundError) as error:

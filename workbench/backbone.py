@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.utils import logging
 
 SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
 SLOT = "\ue000"  # stands for the thoughts in a message; a private-use character no text contains
@@ -90,7 +91,12 @@ class Backbone(nn.Module):
             raise ValueError(
                 f"backbone {name!r} could not be loaded ({reason}); check the name and the network"
             ) from error
-        model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype)
+        # weights that load at once need no progress bar
+        kept = logging.set_tqdm_hook(lambda bar, given, named: bar(*given, **{"delay": 2, **named}))
+        try:
+            model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype)
+        finally:
+            logging.set_tqdm_hook(kept)
         return cls(model, AutoTokenizer.from_pretrained(path, revision=revision), name, revision)
 
     @property

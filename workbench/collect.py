@@ -62,8 +62,7 @@ def collect(
             thoughts[place] = _one(found, k)
             similar[place] = {name: value[k].cpu() for name, value in near.items()}
     thoughts = thoughts if change is None else change(thoughts)
-    shown: dict[str, Any] = {} if len(prompts) >= 64 else {"disable": True}  # disable=False would overrule TQDM_DISABLE
-    bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", **shown)
+    bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", delay=2)  # seconds; none if faster
     for places in batches:
         batch = _together([thoughts[i] for i in places], method.backbone.device)
         written = method.answer([prompts[i] for i in places], batch, decoding, draws=draws, seed=seed)

@@ -35,11 +35,19 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_jsonl(path: str | Path, fields: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """The objects of a JSONL file; each must have `fields`. A bad line is named by file and number."""
+    return [row for _, row in numbered_jsonl(path, fields)]
+
+
+def numbered_jsonl(path: str | Path, fields: tuple[str, ...] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with their line numbers, for callers that check more than `fields`."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no file at {path}; give the path of a JSONL file")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text; give a JSONL file") from error
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also cut at U+2028, which JSON text may hold
         if not line.strip():
             continue
         try:
@@ -53,5 +61,4 @@ def read_jsonl(path: str | Path, fields: tuple[str, ...] = ()) -> list[dict[str,
             raise ValueError(
                 f"{path}, line {number}: lacks {', '.join(map(repr, missing))}; each line needs {', '.join(fields)}"
             )
-        rows.append(row)
-    return rows
+        yield number, row

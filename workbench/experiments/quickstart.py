@@ -186,7 +186,7 @@ def _draw(out: Path, runs: Path, stores: dict[str, xr.Dataset]) -> list[Path]:
     table = accuracy_table({TITLES[name]: found for name, found in stores.items()})
     made = {
         "accuracy": figures.accuracy(table),
-        "thoughts": figures.thought_map(project({"LTA-Thinker": stores["lta_thinker"]}), color="correct"),
+        "thoughts": figures.thought_map(project(stores["lta_thinker"]), color="label_meaning", facet="step"),
         "losses": figures.loss_curves(metrics),
         "collapse": figures.collapse_by_step(metrics),
     }

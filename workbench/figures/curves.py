@@ -92,9 +92,11 @@ def _averaged(table: pd.DataFrame, window: int) -> pd.DataFrame:
     """Means of `window` successive rows (the last may be of fewer), each at its last step."""
     if window == 1:
         return table
-    groups = np.arange(len(table)) // window
     numbers = table.select_dtypes("number")
-    return numbers.groupby(groups).mean().assign(step=numbers["step"].groupby(groups).max())
+    grouped = numbers.groupby(np.arange(len(table)) // window)
+    averaged = pd.DataFrame(grouped.mean())
+    averaged["step"] = grouped["step"].max()
+    return averaged
 
 
 def _by_value(

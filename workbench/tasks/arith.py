@@ -122,6 +122,7 @@ def _attempt(rng: random.Random, difficulty: Difficulty, words: Words | None) ->
         "operations": count,
         "distractor": int(distracted),
         "shift": sum(word is not None for word in new),
+        "meaning": {"+": "all +", "-": "all -", "": "none"}.get("".join({m.symbol for m in moves if m.word}), "mixed"),
         "critical_step": next((k for k, word in enumerate(new) if word), -1),  # first step that hangs on a new word
     }
     example = Example(_digest(question).hex(), question, tuple(steps), str(value), labels)

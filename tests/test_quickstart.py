@@ -1,0 +1,35 @@
+"""The quickstart, small: everything it promises is there, and starting it again starts over."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from workbench import store
+from workbench.experiments.quickstart import ARMS, quickstart
+
+pytestmark = pytest.mark.filterwarnings("ignore:no Chromium:UserWarning")
+
+
+def test_quickstart_writes_what_it_promises_and_can_be_repeated(tmp_path, capsys):
+    arms = {
+        name: replace(arm, training=arm.training and replace(arm.training, examples=64, epochs=1, probe_examples=8))
+        for name, arm in ARMS.items()
+    }
+    result = quickstart(tmp_path, seed=1, questions=24, arms=arms)
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written["seconds"] > 0
+    assert written["versions"]["torch"]
+    for name in ("none", "soft_prompt", "lta_thinker"):
+        interval = written["accuracy"][name]
+        assert 0 <= interval["low"] <= interval["mean"] <= interval["high"] <= 1
+        assert interval["n"] == 24
+        found = store.load(tmp_path / "stores" / f"{name}.nc")
+        assert float(found["correct"].mean()) == pytest.approx(interval["mean"])
+    assert written["accuracy"] == result["accuracy"]
+    assert {p.stem for p in (tmp_path / "figures").glob("*.html")} == {"accuracy", "thoughts", "losses", "collapse"}
+    shown = capsys.readouterr().out
+    assert "00_tour.ipynb" in shown
+    assert "LTA-Thinker minus empty slot" in shown
+    again = quickstart(tmp_path, seed=1, questions=24, arms=arms)
+    assert again["accuracy"] == result["accuracy"]

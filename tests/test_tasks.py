@@ -1,0 +1,422 @@
+"""Tasks: what is asked is possible, right, split cleanly and the same every time; answers are read as numbers."""
+
+import json
+import random
+import re
+from collections import Counter
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.tasks import Example, Task, arith, load_task
+from workbench.tasks.answers import equal_numbers, last_number
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
+STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+) (\w+)")
+SPLITS = ("train", "dev", "test")
+NEW_WORDS = {verb for verbs in arith.SHIFT_VERBS.values() for verb in verbs}
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[A-Za-z]+", text))
+
+
+@pytest.fixture(scope="module", params=["arith", "arith-shift"])
+def task(request) -> Task:
+    return load_task(request.param)
+
+
+# -------------------------------------------------------------------------------------------------------------- arith
+
+
+def test_sizes_and_unique_ids(task):
+    for split, size in (("train", 8000), ("dev", 1000), ("test", 1000)):
+        examples = task.examples(split)
+        assert len(examples) == size
+        assert len({e.id for e in examples}) == len({e.question for e in examples}) == size
+        assert task.examples(split, 10) == examples[:10]
+
+
+def test_splits_are_disjoint_by_construction(task):
+    """The question alone decides its split: whatever the seed and the size, no question can be in two."""
+    questions = {split: {e.question for e in task.examples(split)} for split in SPLITS}
+    assert not questions["train"] & questions["dev"]
+    assert not questions["train"] & questions["test"]
+    assert not questions["dev"] & questions["test"]
+    for split in SPLITS:
+        assert {arith.split_of(q) for q in questions[split]} == {split}
+        other_seed = arith.stream(split, 7, arith.DIFFICULTIES["standard"])
+        assert {arith.split_of(next(other_seed).example.question) for _ in range(20)} == {split}
+
+
+def test_domains_share_no_question():
+    base, shift = load_task("arith"), load_task("arith-shift")
+    assert not {e.question for e in base.examples("test")} & {e.question for e in shift.examples("test")}
+
+
+def test_problems_are_the_same_every_time(task):
+    examples = task.examples("dev", 30)
+    arith.problems.cache_clear()
+    assert task.examples("dev", 30) == examples
+    other = [next(arith.stream("dev", 1, arith.DIFFICULTIES["standard"])).example for _ in range(3)]
+    assert other[0] not in examples  # the seed matters
+
+
+def test_a_problem_written_down_stays_what_it_is():
+    """Committed stores and figures name examples by id: the generator must not drift."""
+    example = load_task("arith-shift").examples("dev", 1)[0]
+    assert replace(example, labels={}) == Example(
+        id="b53bfa896da5",
+        question="Mia has 41 books. Mia breaks 6 books. How many books does Mia have?",
+        steps=("41 - 6 = 35 books",),
+        answer="35",
+    )
+
+
+def test_steps_replay_to_the_answer(task):
+    for example in task.examples("dev"):
+        value = None
+        for step in example.steps:
+            before, symbol, amount, after, item = STEP.fullmatch(step).groups()  # type: ignore[union-attr]
+            assert value in (None, int(before))
+            value = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}[symbol](
+                int(before), int(amount)
+            )
+            assert value == int(after)
+            assert symbol != "/" or int(before) % int(amount) == 0
+            assert item in arith.ITEMS
+            assert 1 <= value <= arith.DIFFICULTIES["standard"].largest
+        assert example.answer == str(value)
+        assert int(STEP.fullmatch(example.steps[0]).group(1)) in map(int, re.findall(r"\d+", example.question))  # type: ignore[union-attr]
+        assert f"How many {item} does" in example.question
+
+
+def test_known_sentences_tell_the_steps():
+    """Read by a second, plain reader: sentences in known words give the steps in order."""
+    symbols = {verb: symbol for symbol, verbs in arith.VERBS.items() for verb in verbs}
+    for example in load_task("arith").examples("dev", 300):
+        who, items = re.fullmatch(r".* How many (\w+) does (\w+) have\?", example.question).groups()[::-1]  # type: ignore[union-attr]
+        found = []
+        for sentence in re.findall(r"[^.?]+[.?]", example.question):
+            sentence = sentence.strip()
+            if match := re.fullmatch(r"\w+ has (\d+) boxes with (\d+) (\w+) each\.", sentence):
+                found.append(("*", match[2]))
+            elif match := re.fullmatch(r"\w+ makes (\d) times as many \w+\.", sentence):
+                found.append(("*", match[1]))
+            elif match := re.fullmatch(r"\w+ shares the \w+ equally with (\d) friends?\.", sentence):
+                found.append(("/", str(int(match[1]) + 1)))
+            elif match := re.fullmatch(r"\w+ has (\d+) times as many \w+ as \w+\.", sentence):
+                found.append(("*", match[1]))
+            elif match := re.fullmatch(r"\w+ has (\d+) more \w+ than \w+\.", sentence):
+                found.append(("+", match[1]))
+            elif (match := re.fullmatch(r"\w+ (\w+) (\d+) (\w+)\.", sentence)) and match[1] in symbols:
+                assert match[3] == items
+                found.append((symbols[match[1]], match[2]))
+        assert [STEP.fullmatch(step).group(2, 3) for step in example.steps] == found  # type: ignore[union-attr]
+        assert who in arith.NAMES
+
+
+@pytest.mark.parametrize("difficulty", ["standard", "hard"])
+def test_every_reading_of_the_new_words_is_possible(difficulty):
+    """The numbers never tell what a new word means: with + and - swapped in any way all values stay in range."""
+    knobs = arith.DIFFICULTIES[difficulty]
+    rng = random.Random(3)
+    seen = 0
+    for _ in range(300):
+        problem = arith.compose(rng, knobs, arith.SHIFT_VERBS)
+        new = sorted({word for word in problem.words if word})
+        seen += len(new) > 1
+        for signs in product("+-", repeat=len(new)):
+            meaning = dict(zip(new, signs, strict=True))
+            value = int(problem.example.steps[0].split()[0])
+            for word, symbol, step in zip(problem.words, problem.operations, problem.example.steps, strict=True):
+                symbol, amount = meaning[word] if word else symbol, int(step.split()[2])
+                quotient, rest = divmod(value, amount)
+                assert symbol != "/" or rest == 0
+                value = {"+": value + amount, "-": value - amount, "*": value * amount, "/": quotient}[symbol]
+                assert 1 <= value <= knobs.largest
+    assert seen > 20  # problems with several new words are among them
+
+
+def test_new_words_stand_for_their_operation():
+    for problem in arith.problems("dev", arith.DIFFICULTIES["standard"], True):
+        for word, symbol in zip(problem.words, problem.operations, strict=True):
+            assert word is None or word in arith.SHIFT_VERBS[symbol]
+        assert any(problem.words)
+
+
+def test_new_words_are_in_the_shift_domain_only():
+    nonce = set(arith.NONCE_VERBS)
+    for example in load_task("arith").examples("train"):
+        assert not words(example.question) & (NEW_WORDS | nonce)
+    found: Counter[str] = Counter()
+    for example in load_task("arith-shift").examples("train"):
+        assert words(example.question) & NEW_WORDS
+        assert not words(example.question) & nonce
+        found.update(words(example.question) & NEW_WORDS)
+    assert set(found) == NEW_WORDS
+    assert min(found.values()) > 300  # each is learnt from many examples
+    assert not NEW_WORDS & {verb for verbs in arith.VERBS.values() for verb in verbs}
+    assert not NEW_WORDS & nonce
+
+
+def test_labels(task):
+    for example in task.examples("dev"):
+        sentences = re.findall(r"[^.?]+[.?]", example.question)
+        new = [sentence for sentence in sentences if words(sentence) & NEW_WORDS]
+        labels = example.labels
+        assert labels["operations"] == len(example.steps)
+        assert labels["shift"] == len(new)
+        told = "boxes with" not in example.question  # the first amount has a sentence of its own
+        assert len(sentences) == 1 + told + labels["operations"] + labels["distractor"]
+        if not new:
+            assert labels["critical_step"] == -1
+            continue
+        amount = re.search(r"\d+", new[0])[0]  # type: ignore[index]
+        assert STEP.fullmatch(example.steps[labels["critical_step"]]).group(3) == amount  # type: ignore[index,union-attr]
+
+
+def test_labels_cover_what_they_compare():
+    counts = Counter(e.labels["operations"] for e in load_task("arith-shift").examples("dev"))
+    assert set(counts) == {1, 2, 3}
+    assert min(counts.values()) > 150
+    share = sum(e.labels["distractor"] for e in load_task("arith").examples("dev")) / 1000
+    assert share == pytest.approx(0.25, abs=0.05)
+
+
+def test_difficulty_is_a_knob():
+    steps, largest = {}, {}
+    for name, knobs in arith.DIFFICULTIES.items():
+        examples = load_task("arith", name).examples("dev", 300)
+        counts = {len(e.steps) for e in examples}
+        assert counts == set(range(knobs.operations[0], knobs.operations[1] + 1))
+        steps[name] = sum(len(e.steps) for e in examples)
+        largest[name] = max(int(e.answer) for e in examples)
+        distracted = sum(e.labels["distractor"] for e in examples)
+        assert distracted / 300 == pytest.approx(knobs.distractor, abs=0.08)
+    assert steps["easy"] < steps["standard"] < steps["hard"]
+    assert largest["standard"] <= 49 < largest["hard"] <= 99
+    assert load_task("arith", "hard").source == "hard"  # what a run writes down reads the same problems again
+
+
+def test_bad_names_are_one_sentence():
+    with pytest.raises(ValueError, match=r"^unknown task 'arithm': use one of arith, .*; did you mean 'arith'\?$"):
+        load_task("arithm")
+    with pytest.raises(
+        ValueError, match=r"^unknown difficulty 'hrd': use one of easy, hard, standard; did you mean 'hard'\?$"
+    ):
+        load_task("arith", "hrd")
+    with pytest.raises(ValueError, match=r"^task 'arith' has no split 'valid'; use one of train, dev, test$"):
+        load_task("arith").examples("valid")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^cannot take 0 examples; give at least 1, or None for the whole split$"):
+        load_task("arith").examples("dev", 0)
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("#### 1,234", "1234"),
+        ("#### 1,234.50", "1234.50"),
+        ("#### -10", "-10"),
+        ("#### $5.", "5"),
+        ("it costs $5.", "5"),
+        ("#### 3.50", "3.50"),
+        ("5-3", "3"),
+        ("5 - 3", "3"),
+        ("from 5 to -3", "-3"),
+        ("no number", None),
+        ("", None),
+        ("####", None),
+        ("####  ", None),
+        ("12 + 5 = 17 apples\n#### 17", "17"),
+        ("12 + 5 = 17 apples", "17"),
+        ("#### 7 apples, not 8", "7"),
+        ("#### 3\n#### 4", "4"),
+        ("5 ####", "5"),
+        ("####12", "12"),
+        ("#### .5", ".5"),
+        ("#### 10%", "10"),
+        ("#### 1,000,000", "1000000"),
+        ("1, 2, 3", "3"),
+        ("#### x", None),
+        ("9 #### x", "9"),
+    ],
+)
+def test_reading_an_answer(completion, answer):
+    assert last_number(completion) == answer
+
+
+def test_numbers_are_compared_as_numbers():
+    assert equal_numbers("3.50", "3.5")
+    assert equal_numbers("5", "5.0")
+    assert equal_numbers("-10", "-10.00")
+    assert equal_numbers(".5", "0.5")
+    assert not equal_numbers("3.5", "35")
+    assert not equal_numbers("10", "-10")
+    assert not equal_numbers("0.1", "0.10000000000000001")  # exact, no rounding
+    assert equal_numbers("blue", " blue")
+    assert not equal_numbers("blue", "5")
+
+
+@given(st.integers(-(10**9), 10**9), st.sampled_from(["#### {}", "so {} it is", "#### ${} in all", "x\n#### {}.\n"]))
+def test_any_whole_number_is_read_back(number, form):
+    assert last_number(form.format(number)) == str(number)
+    assert equal_numbers(last_number(form.format(f"{number:,}")), str(number))  # type: ignore[arg-type]
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-10000, max_value=10000))
+def test_any_amount_is_read_back(amount):
+    assert equal_numbers(last_number(f"#### {amount:,}"), str(amount))  # type: ignore[arg-type]
+
+
+@given(st.text())
+def test_reading_never_fails(text):
+    found = last_number(text)
+    assert found is None or equal_numbers(found, found)
+
+
+# --------------------------------------------------------------------------------------------------------------- gsm8k
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"GSM8K's JSONL files are not at {DATA}")
+
+
+@needs_data
+def test_gsm8k_splits():
+    task = load_task("gsm8k", str(DATA))
+    examples = {split: task.examples(split) for split in SPLITS}
+    assert len(examples["train"]) + len(examples["dev"]) == 7473
+    assert len(examples["test"]) == 1319
+    assert len(examples["dev"]) / 7473 == pytest.approx(1 / 16, abs=0.01)
+    ids = [e.id for split in SPLITS for e in examples[split]]
+    assert len(set(ids)) == 7473 + 1319
+    assert {e.id.split("-")[0] for e in examples["dev"]} == {"train"}  # test is never touched for tuning
+    assert task.examples("dev") == examples["dev"]
+    assert task.examples("test", 3) == examples["test"][:3]
+
+
+@needs_data
+def test_every_gold_answer_parses_to_itself():
+    task = load_task("gsm8k", str(DATA))
+    for split in SPLITS:
+        for example in task.examples(split):
+            assert task.parse(f"{task.mark} {example.answer}") == example.answer
+            whole = "\n".join([*example.steps, f"{task.mark} {example.answer}"])
+            found = task.parse(whole)
+            assert found is not None
+            assert task.same(found, example.answer)
+
+
+@needs_data
+def test_gsm8k_steps_are_clean():
+    for example in load_task("gsm8k", str(DATA)).examples("test"):
+        assert example.steps
+        assert example.labels["steps"] == len(example.steps)
+        assert not any("<<" in step or ">>" in step or "####" in step or "\n" in step for step in example.steps)
+        assert all(step == step.strip() and step for step in example.steps)
+
+
+@needs_data
+def test_gsm8k_first_example():
+    example = load_task("gsm8k", str(DATA / "test.jsonl")).examples("test", 1)[0]
+    assert example.id == "test-0"
+    assert example.question.startswith("Janet’s ducks lay 16 eggs per day.")
+    assert example.answer == "18"
+    assert example.steps[0] == "Janet sells 16 - 3 - 4 = 9 duck eggs a day."
+
+
+def write(path: Path, *records: object) -> Path:
+    path.write_text("".join(r if isinstance(r, str) else json.dumps(r) + "\n" for r in records))
+    return path
+
+
+RECORD = {"question": "How many?", "answer": "1 + 1 = <<1+1=2>>2\nSo it is 1,002.\n#### 1,002"}
+
+
+def test_gsm8k_reads_a_folder_and_a_file(tmp_path):
+    write(tmp_path / "test.jsonl", RECORD, "\n", RECORD)
+    for source in (tmp_path, tmp_path / "test.jsonl"):
+        first, second = load_task("gsm8k", str(source)).examples("test")
+        assert (first.id, second.id) == ("test-0", "test-1")
+        assert first.steps == ("1 + 1 = 2", "So it is 1,002.")
+        assert first.answer == "1002"
+
+
+def test_what_is_no_text_is_one_sentence(tmp_path):
+    (tmp_path / "test.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"test\.jsonl is not UTF-8 text; give a JSONL file$"):
+        load_task("gsm8k", str(tmp_path)).examples("test")
+
+
+def test_line_ends_inside_text_are_kept(tmp_path):
+    """U+2028 and the like are line ends to Python and plain characters to JSON."""
+    question = "How many\u2028are\x85there?"
+    (tmp_path / "test.jsonl").write_text(json.dumps(RECORD | {"question": question}, ensure_ascii=False) + "\r\n")
+    assert load_task("gsm8k", str(tmp_path)).examples("test")[0].question == question
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ([RECORD, "{broken\n"], r"test\.jsonl, line 2: not JSON"),
+        ([RECORD, "\n", {"question": "?"}], r"test\.jsonl, line 3: lacks 'answer'; each line needs question, answer"),
+        (["[1, 2]\n"], r"test\.jsonl, line 1: lacks 'question', 'answer'"),
+        (
+            [RECORD, {"question": "?", "answer": "5"}],
+            r"test\.jsonl, line 2: the answer must end in a line '#### number', it ends in '5'$",
+        ),
+        ([{"question": 3, "answer": "#### 5"}], r"test\.jsonl, line 1: 'question' and 'answer' must be text$"),
+        ([], "split 'test' of task 'gsm8k' is empty"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, lines, complaint):
+    write(tmp_path / "test.jsonl", *lines)
+    with pytest.raises(ValueError, match=complaint) as error:
+        load_task("gsm8k", str(tmp_path)).examples("test")
+    assert "\n" not in str(error.value)
+
+
+def test_missing_data_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"no file at .*train\.jsonl; give the path of a JSONL file"):
+        load_task("gsm8k", str(tmp_path)).examples("train")
+    with pytest.raises(ValueError, match=r"no folder or file at './nowhere'; give one with test\.jsonl, or a hub id"):
+        load_task("gsm8k", "./nowhere").examples("test")
+    write(tmp_path / "test.jsonl", RECORD)
+    with pytest.raises(ValueError, match=r"test\.jsonl has no train part; give the folder that holds train\.jsonl"):
+        load_task("gsm8k", str(tmp_path / "test.jsonl")).examples("train")
+
+
+def test_gsm8k_from_the_hub(monkeypatch):
+    """The hub's rows go through the same code; without a network the message says what to do."""
+    asked = []
+
+    def load_dataset(*given, **named):
+        asked.append((given, named))
+        return [RECORD]
+
+    monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert load_task("gsm8k").examples("test")[0].answer == "1002"
+    assert load_task("gsm8k", "someone/gsm8k").examples("test")[0].id == "test-0"
+    assert asked == [
+        (("openai/gsm8k", "main"), {"split": "test"}),
+        (("someone/gsm8k", "main"), {"split": "test"}),
+    ]
+
+
+def test_gsm8k_without_network_or_package(monkeypatch):
+    def offline(*given, **named):
+        raise ConnectionError("Couldn't reach the Hub\nand much more")
+
+    monkeypatch.setitem(__import__("sys").modules, "datasets", SimpleNamespace(load_dataset=offline))
+    with pytest.raises(ValueError, match=r"'openai/gsm8k' could not be loaded from the hub \(Couldn't reach the Hub\)"):
+        load_task("gsm8k").examples("test")
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)  # as if it were not installed
+    with pytest.raises(ValueError, match="needs the package datasets"):
+        load_task("gsm8k").examples("test")
