@@ -61,8 +61,9 @@ def commit() -> str:
 
 def provenance() -> dict[str, Any]:
     """What a result file says about where it comes from."""
+    program = Path(sys.argv[0]).name
     return {
-        "command": " ".join(sys.argv),
+        "command": " ".join(["workbench" if program == "__main__.py" else program, *sys.argv[1:]]),
         "commit": commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),

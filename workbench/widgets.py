@@ -4,7 +4,7 @@ import html
 import json
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -22,7 +22,7 @@ POINTS = 20  # a line's points at least: what is more is averaged, since batches
 
 def watch(
     folder: str | Path | Mapping[str, str | Path],
-    process: Popen[bytes] | Sequence[Popen[bytes]] = (),
+    process: Popen[bytes] | Iterable[Popen[bytes]] = (),
     *,
     until: int | None = None,
     every: float = 1.0,
