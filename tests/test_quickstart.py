@@ -8,6 +8,7 @@ import pytest
 from workbench import store
 from workbench.experiments.quickstart import ARMS, quickstart
 
+NAMES = {f"quickstart_{name}" for name in ("accuracy", "thoughts", "losses", "collapse")}
 pytestmark = pytest.mark.filterwarnings("ignore:no Chromium:UserWarning")
 
 
@@ -27,7 +28,7 @@ def test_quickstart_writes_what_it_promises_and_can_be_repeated(tmp_path, capsys
         found = store.load(tmp_path / "stores" / f"{name}.nc")
         assert float(found["correct"].mean()) == pytest.approx(interval["mean"])
     assert written["accuracy"] == result["accuracy"]
-    assert {p.stem for p in (tmp_path / "figures").glob("*.html")} == {"accuracy", "thoughts", "losses", "collapse"}
+    assert {p.stem for p in (tmp_path / "figures").glob("*.html")} == NAMES
     shown = capsys.readouterr().out
     assert "00_tour.ipynb" in shown
     assert "LTA-Thinker minus empty slot" in shown

@@ -4,11 +4,14 @@ A configuration is the differences from the defaults, as YAML (`--config run.yam
 (`--options.thoughts 8 --training.epochs 3`).
 """
 
+import difflib
+import re
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -16,90 +19,120 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 for bad input (one sentence on stderr), 1 for training gone wrong."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    from .train import TrainingFailed
-
+    argv = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         parser = _parser(argv)
-        arguments = parser.instantiate(parser.parse_args(argv or ["--help"]))
+        arguments = parser.instantiate(parser.parse_args(argv))
         command = str(arguments["command"])
-        COMMANDS[command](arguments[command])
-    except (ValueError, FileNotFoundError) as error:
+        return COMMANDS[command].run(arguments[command]) or 0
+    except ArgumentError as error:
+        print(f"workbench: {_sentence(error, argv)}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
         print(f"workbench: {error}", file=sys.stderr)
         return 2
-    except TrainingFailed as error:
-        print(f"workbench: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt as error:
         print(f"workbench: {error or 'interrupted'}", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser(argv: Sequence[str]) -> ArgumentParser:
-    from .backbone import Decoding
+    """The parser with all commands; only the one in `argv` gets its options, since others may have to load torch."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="workbench", description=(__doc__ or "").split("\n")[0], exit_on_error=False)
+    commands = parser.add_subcommands(dest="command")
+    for name, command in COMMANDS.items():
+        inner = ArgumentParser(description=command.about, exit_on_error=False)
+        if name == argv[0]:
+            command.options(inner, argv)
+        commands.add_subcommand(name, inner, help=command.about)
+    return parser
+
+
+def _sentence(error: ArgumentError, argv: Sequence[str]) -> str:
+    """jsonargparse's complaint, several lines in the words of Python's types, as one sentence."""
+    text = " ".join(str(error).split())
+    text = re.sub(r'Parser key "([^"]+)":', r"--\1:", text)
+    text = re.sub(
+        r"Does not validate .*? Subtypes: \[(.*?)\] Errors:.* Given value: ", r"Expected a \1. Got value: ", text
+    )
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
+    text = re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", text)
+    text = re.sub(r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"expected \1, got \2", text)
+    unknown = re.search(r"unrecognized arguments: (--[\w.]+)", text)
+    if unknown is None:
+        return f"{text}; see workbench{f' {argv[0]}' if argv[0] in COMMANDS else ''} --help"
+    inner = ArgumentParser(exit_on_error=False)
+    COMMANDS[argv[0]].options(inner, argv)
+    near = difflib.get_close_matches(unknown[1], re.findall(r"--[\w.]+", inner.format_help()), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"workbench {argv[0]} has no option {unknown[1]}; see workbench {argv[0]} --help{hint}"
+
+
+# -- options ---------------------------------------------------------------------------------------------------------
+
+
+def _no_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    pass
+
+
+def _quickstart_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--out", type=Path, default=Path("data/quickstart"), help="folder for results and figures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of both trainings")
+
+
+def _pretrain_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from .pretrain import PretrainConfig
+
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--seeds", type=list[int], default=[0], help="seeds to make and measure; the first is kept")
+    parser.add_class_arguments(PretrainConfig, "settings", skip={"seed"})
+
+
+def _train_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from .train import TrainConfig
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="workbench", description="A research workbench for latent reasoning.")
-    commands = parser.add_subcommands(dest="command")
+    parser.add_argument("--config", action="config", help="YAML with differences from the defaults")
+    _what(parser, argv)
+    parser.add_argument("--training", type=TrainConfig, default=TrainConfig())
+    parser.add_argument("--out", type=Path | None, default=None, help="run folder; default data/runs/TASK/METHOD/seedN")
+    parser.add_argument("--resume", type=bool, default=False, help="go on from the folder's checkpoint")
 
-    quickstart = ArgumentParser(
-        description="Train on the shipped backbone, collect, diagnose, draw: under five minutes."
-    )
-    quickstart.add_argument("--out", type=Path, default=Path("data/quickstart"), help="folder for results and figures")
-    quickstart.add_argument("--seed", type=int, default=0, help="seed of both trainings")
-    commands.add_subcommand("quickstart", quickstart)
 
-    commands.add_subcommand("methods", ArgumentParser(description="List the methods and their options."))
+def _collect_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from .backbone import Decoding
 
-    pretrain = ArgumentParser(description="Make the tiny backbone from nothing (about five minutes per seed on a CPU).")
-    pretrain.add_argument("--out", type=Path, required=True, help="folder to make")
-    pretrain.add_argument("--seeds", type=list[int], default=[0], help="seeds to make and measure; the first is kept")
-    pretrain.add_class_arguments(PretrainConfig, "settings", skip={"seed"})
-    commands.add_subcommand("pretrain", pretrain)
+    parser.add_argument("--run", type=Path | None, default=None, help="folder of a trained run, or use --method")
+    _what(parser, argv)
+    parser.set_defaults(task=None)
+    parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
+    parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
+    parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
+    parser.add_argument("--draws", type=int, default=1, help="answers per thought")
+    parser.add_argument("--batch_size", type=int, default=128, help="questions at a time")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled")
+    parser.add_argument("--shuffled", type=bool, default=False, help="control: each question gets another's thoughts")
+    parser.add_argument("--decoding", type=Decoding, default=Decoding())
+    parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
+    given = {re.split(r"[.=]", word)[0] for word in argv}
+    clash = sorted(given & {"--method", "--preset", "--options", "--backbone", "--revision"})
+    if "--run" in given and clash:
+        raise ValueError(f"a run brings its own method and backbone: give --run or {', '.join(clash)}, not both")
 
-    train = ArgumentParser(description="Train a method on a task.")
-    train.add_argument("--config", action="config", help="YAML with differences from the defaults")
-    _what(train, argv)
-    train.add_argument("--training", type=TrainConfig, default=TrainConfig())
-    train.add_argument("--out", type=Path, help="run folder; default data/runs/TASK/METHOD/seedN")
-    train.add_argument("--resume", type=bool, default=False, help="go on from the folder's checkpoint")
-    commands.add_subcommand("train", train)
 
-    collect = ArgumentParser(description="Run a method over examples and write a store of thoughts and answers.")
-    collect.add_argument(
-        "--run", type=Path | None, default=None, help="folder of a trained run (else --method, untrained)"
-    )
-    _what(collect, argv)
-    collect.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
-    collect.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
-    collect.add_argument("--paths", type=int, default=1, help="thoughts per question")
-    collect.add_argument("--draws", type=int, default=1, help="answers per thought")
-    collect.add_argument("--batch_size", type=int, default=128, help="questions at a time")
-    collect.add_argument("--seed", type=int, default=0, help="seed of what is sampled")
-    collect.add_argument(
-        "--shuffled", type=bool, default=False, help="control: give every question another one's thoughts"
-    )
-    collect.add_argument("--decoding", type=Decoding, default=Decoding())
-    collect.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
-    commands.add_subcommand("collect", collect)
+def _score_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("stores", type=Path, nargs="+", help=".nc files; the first is compared with each other one")
 
-    score = ArgumentParser(description="Accuracy with intervals of one store, paired comparison of more.")
-    score.add_argument("stores", type=Path, nargs="+", help=".nc files; the first is compared with each other one")
-    commands.add_subcommand("score", score)
 
-    figures = ArgumentParser(description="Draw the figures of stores and runs, or redraw one from its sidecar.")
-    figures.add_argument("stores", type=Path, nargs="*", help=".nc files")
-    figures.add_argument("--runs", type=list[Path], default=[], help="run folders, for curves")
-    figures.add_argument("--sidecar", type=Path | None, default=None, help="redraw this figure's .json")
-    figures.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
-    figures.add_argument("--how", type=Literal["pca", "umap"], default="pca", help="projection of the map")
-    figures.add_argument("--formats", type=list[str], default=["html", "png"], help="of html, png, pdf, svg")
-    figures.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
-    commands.add_subcommand("figures", figures)
-    return parser
+def _figures_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("stores", type=Path, nargs="*", help=".nc files")
+    parser.add_argument("--runs", type=list[Path], default=[], help="run folders, for curves")
+    parser.add_argument("--sidecar", type=Path | None, default=None, help="redraw this figure's .json")
+    parser.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
+    parser.add_argument("--how", type=Literal["pca", "umap"], default="pca", help="projection of the map")
+    parser.add_argument("--window", type=int, default=20, help="logged values averaged per point of a loss curve")
+    parser.add_argument("--formats", type=list[str], default=["html", "png"], help="of html, png, pdf, svg")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
 
 
 def _what(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -107,10 +140,8 @@ def _what(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from .config import choose
     from .methods import METHODS
 
-    parser.add_argument("--task", default="arith-shift", help="task name")
-    parser.add_argument(
-        "--data", type=str | None, default=None, help="where the task reads: path, hub id or difficulty"
-    )
+    parser.add_argument("--task", type=str | None, default=TASK, help="task name; a run brings its own")
+    parser.add_argument("--data", type=str | None, default=None, help="what it reads: a path, hub id or difficulty")
     parser.add_argument("--backbone", default="nano", help="shipped name, folder, or hub id")
     parser.add_argument("--revision", type=str | None, default=None, help="revision of a hub backbone")
     parser.add_argument("--method", default="lta-thinker", help=f"one of {', '.join(sorted(METHODS))}")
@@ -133,8 +164,14 @@ def _asked(argv: Sequence[str], name: str, default: str) -> str:
     if f"--{name}" in given:
         return given[f"--{name}"]
     path = Path(given.get("--config", ""))
-    content = yaml.safe_load(path.read_text()) if path.is_file() else None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); give a run's config.yaml") from error
     return str(content.get(name, default)) if isinstance(content, dict) else default
+
+
+# -- acts ------------------------------------------------------------------------------------------------------------
 
 
 def _method(given: Namespace) -> Any:
@@ -171,14 +208,19 @@ def pretrain(given: Namespace) -> None:
     print((folder / "README.md").read_text())
 
 
-def train(given: Namespace) -> None:
+def train(given: Namespace) -> int:
     from .tasks import load_task
-    from .train import train
+    from .train import TrainingFailed, train
 
     task = load_task(given.task, given.data)
     out = given.out or Path("data/runs") / given.task / given.method / f"seed{given.training.seed}"
-    folder = train(_method(given), task, given.training, out, resume=given.resume)
+    try:
+        folder = train(_method(given), task, given.training, out, resume=given.resume)
+    except TrainingFailed as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        return 1
     print(f"trained: {folder}; next: workbench collect --run {folder} --out {folder / 'test.nc'}")
+    return 0
 
 
 def collect(given: Namespace) -> None:
@@ -188,13 +230,14 @@ def collect(given: Namespace) -> None:
     from .scores import accuracy
     from .tasks import load_task
 
-    if given.run is not None:
-        about = read_config(given.run)
-        method, task = load_method(given.run), load_task(about["task"], about.get("data"))
-    else:
-        method, task = _method(given), load_task(given.task, given.data)
     if given.out.suffix != ".nc":
         raise ValueError(f"--out {given.out} must end in .nc")
+    if given.run is None:
+        method, task = _method(given), load_task(given.task or TASK, given.data)
+    else:
+        about = read_config(given.run)
+        data = about.get("data") if given.task in (None, about["task"]) and given.data is None else given.data
+        method, task = load_method(given.run), load_task(given.task or about["task"], data)
     found = collect(
         method, task, task.examples(given.split, given.count), split=given.split, decoding=given.decoding,
         paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
@@ -230,7 +273,7 @@ def figures(given: Namespace) -> None:
     if given.sidecar is not None:
         drawn = {given.sidecar.stem: figures.redraw(given.sidecar)}
     elif given.stores or given.runs:
-        stores = {path.stem: store.load(path) for path in given.stores}
+        stores = {name: store.load(path) for name, path in _named(given.stores).items()}
         drawn = {}
         if stores:
             drawn["accuracy"] = figures.accuracy(accuracy_table(stores))
@@ -239,8 +282,11 @@ def figures(given: Namespace) -> None:
             facet = "store" if len(thinking) > 1 else None
             drawn["thoughts"] = figures.thought_map(project(thinking, given.how), color=given.color, facet=facet)
         if given.runs:
-            metrics = {run.name: read_metrics(run) for run in given.runs}
-            drawn |= {"losses": figures.loss_curves(metrics), "collapse": figures.collapse_by_step(metrics)}
+            metrics = {name: read_metrics(run) for name, run in _named(given.runs).items()}
+            drawn |= {
+                "losses": figures.loss_curves(metrics, window=given.window),
+                "collapse": figures.collapse_by_step(metrics),
+            }
     else:
         raise ValueError("nothing to draw; give stores (.nc), --runs folders, or --sidecar figure.json")
     source = {"stores": [str(path) for path in given.stores], "runs": [str(run) for run in given.runs]}
@@ -249,14 +295,37 @@ def figures(given: Namespace) -> None:
             print(path)
 
 
-COMMANDS: dict[str, Callable[[Namespace], None]] = {
-    "quickstart": quickstart,
-    "methods": methods,
-    "pretrain": pretrain,
-    "train": train,
-    "collect": collect,
-    "score": score,
-    "figures": figures,
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Paths by what is shown of them: their last part, or all of it where two last parts are the same."""
+    stems = [path.stem for path in paths]
+    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
+
+
+class Command(NamedTuple):
+    """What a command is, the options it takes and what it does."""
+
+    about: str
+    options: Callable[[ArgumentParser, Sequence[str]], None]
+    run: Callable[[Namespace], int | None]
+
+
+TASK = "arith-shift"
+COMMANDS = {
+    "quickstart": Command(
+        "Train on the shipped backbone, collect, diagnose, draw: under five minutes.", _quickstart_options, quickstart
+    ),
+    "methods": Command("List the methods and their options.", _no_options, methods),
+    "pretrain": Command(
+        "Make the tiny backbone from nothing (about five CPU minutes per seed).", _pretrain_options, pretrain
+    ),
+    "train": Command("Train a method on a task.", _train_options, train),
+    "collect": Command(
+        "Run a method over examples and write a store of thoughts and answers.", _collect_options, collect
+    ),
+    "score": Command("Accuracy with intervals of one store, paired comparison of more.", _score_options, score),
+    "figures": Command(
+        "Draw the figures of stores and runs, or redraw one from its sidecar.", _figures_options, figures
+    ),
 }
 
 if __name__ == "__main__":

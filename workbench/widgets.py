@@ -69,7 +69,7 @@ def summary(tables: Mapping[str, pd.DataFrame]) -> str:
     """Where each run is, as HTML: last step, seconds, loss, and what it warned of."""
     lines = []
     for name, table in tables.items():
-        title = f"<b>{html.escape(name)}</b> " if name else ""
+        title = f"<b>{html.escape(name)}</b>: " if name else ""
         if table.empty:
             lines.append(f"{title}starting …")
             continue

@@ -185,10 +185,10 @@ def _draw(out: Path, runs: Path, stores: dict[str, xr.Dataset]) -> list[Path]:
     metrics = {TITLES[name]: read_metrics(runs / name) for name in ("soft_prompt", "lta_thinker")}
     table = accuracy_table({TITLES[name]: found for name, found in stores.items()})
     made = {
-        "accuracy": figures.accuracy(table),
-        "thoughts": figures.thought_map(project(stores["lta_thinker"]), color="label_meaning", facet="step"),
-        "losses": figures.loss_curves(metrics),
-        "collapse": figures.collapse_by_step(metrics),
+        "quickstart_accuracy": figures.accuracy(table),
+        "quickstart_thoughts": figures.thought_map(project(stores["lta_thinker"]), color="label_meaning", facet="step"),
+        "quickstart_losses": figures.loss_curves(metrics, window=20),
+        "quickstart_collapse": figures.collapse_by_step(metrics),
     }
     source = {"stores": [str(out / "stores" / f"{name}.nc") for name in stores], "runs": [str(runs)]}
     return [path for name, figure in made.items() for path in figures.save(figure, name, out / "figures", source)]

@@ -39,10 +39,14 @@ STYLES = {
     "wrong": Style(VERMILLION, "diamond", "dash"),
     "unknown": Style(GREY, "x", "dot"),
     "none": Style(GREY, "square", "dot"),
+    "empty_slot": Style(GREY, "square", "dot"),
     "direct": Style(GREY, "square", "dot"),
     "cot": Style(BLACK, "triangle-up", "dash"),
     "soft_prompt": Style(ORANGE, "diamond", "dashdot"),
     "lta_thinker": Style(BLUE),
+    "all_+": Style(BLUE),  # what the new words of an arith question mean
+    "all__": Style(VERMILLION, "diamond", "dash"),
+    "mixed": Style(PURPLE, "square", "dot"),
     "": Style(BLUE),  # the only run of a figure
     "total": Style(BLACK),
     "likelihood": Style(BLUE, "circle", "dash"),
@@ -60,7 +64,7 @@ def style(label: object) -> Style:
     """The colour, marker and dash of a label: fixed for `STYLES` and whole numbers, else kept from its first use on."""
     if isinstance(label, int | np.integer):
         return Style(OKABE_ITO[int(label) % 8], _SYMBOLS[int(label) % 5], _DASHES[int(label) % 4])
-    name = str(label).replace("-", "_")  # a method is lta-thinker on the command line and lta_thinker in Python
+    name = str(label).lower().replace("-", "_").replace(" ", "_")  # lta-thinker, lta_thinker, LTA-Thinker are one
     if name not in STYLES and name not in _met:
         k = len(_met)
         _met[name] = Style(_FREE[k % 8], _SYMBOLS[k % 5], _DASHES[k % 4])

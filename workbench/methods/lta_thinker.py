@@ -122,7 +122,7 @@ class LTAThinker(LatentMethod):
         alignment = alignment_loss(question, thoughts).mean()
         total = config.likelihood_weight * likelihood + config.alignment_weight * alignment
         parts, warnings = {"likelihood": likelihood, "alignment": alignment}, {}
-        if config.focus_weight and max(len(p.steps) for p in prompts):
+        if config.focus_weight and any(p.steps for p in prompts):
             to_answer, to_question, there = self._similarities(prompts, question, steps)
             present = there.any(1)  # an example without steps has nothing to focus on
             focus = (focus_loss(to_question, to_answer, there, config.temperature) * present).mean()
@@ -132,6 +132,8 @@ class LTAThinker(LatentMethod):
         return Losses(total, parts, warnings)
 
     def step_similarities(self, prompts: Sequence[Prompt]) -> dict[str, Float[Tensor, "example reasoning"]]:
+        if not any(p.steps for p in prompts):
+            return {name: torch.zeros(len(prompts), 0) for name in ("answer", "question")}
         question, _, steps = self._read(prompts, leaky=self.config.context == "leaky")
         to_answer, to_question, there = self._similarities(prompts, question, steps)
         return {
@@ -169,7 +171,7 @@ class LTAThinker(LatentMethod):
             rare = torch.arange(len(self.backbone.table) - self.config.thoughts, len(self.backbone.table))
             inputs = torch.cat([inputs, self.backbone.embed(rare).float().expand(len(rows), -1, -1)], 1)
         if self.config.input_norm == "unit-rms":
-            inputs = inputs * inputs.square().mean(-1, keepdim=True).add(1e-12).rsqrt()
+            inputs = unit_rms(inputs)
         if slots and self.config.slots == "learned":
             inputs = torch.cat([inputs, self.slots.expand(len(rows), -1, -1)], 1)
         return inputs, torch.cat([mask, mask.new_ones(len(rows), inputs.shape[1] - mask.shape[1])], 1)
@@ -178,18 +180,13 @@ class LTAThinker(LatentMethod):
         thoughts = self.projection(states.to(self.projection.weight.dtype)).float()
         if self.config.output_scale is None:
             return thoughts
-        return (
-            thoughts
-            * thoughts.square().mean(-1, keepdim=True).add(1e-12).rsqrt()
-            * self.config.output_scale
-            * self.unit
-        )
+        return unit_rms(thoughts) * self.config.output_scale * self.unit
 
     def _similarities(
         self, prompts: Sequence[Prompt], question: Tensor, steps: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Cosine of each gold step to answer and question, and which steps are there, all [example, reasoning]."""
-        answer = torch.stack([self._mean_embedding(p.answer) for p in prompts])
+        answer = self._mean_embeddings([p.answer for p in prompts])
         counts = [len(p.steps) for p in prompts]
         there = torch.arange(max(counts), device=answer.device) < torch.tensor(counts, device=answer.device)[:, None]
         if steps is not None and self.config.step_vectors == "turn-end":
@@ -204,18 +201,25 @@ class LTAThinker(LatentMethod):
             theirs = torch.zeros_like(ours)
             ours[there] = pooled
             # Step and answer are compared in one space, the frozen embeddings (the published code mixes two).
-            theirs[there] = torch.stack([self._mean_embedding(step) for step in flat])
+            theirs[there] = self._mean_embeddings(flat)
         return (
             F.cosine_similarity(theirs, answer[:, None], dim=-1),
             F.cosine_similarity(ours, question[:, None], dim=-1),
             there,
         )
 
-    def _mean_embedding(self, ids: Int[Tensor, "_"]) -> Float[Tensor, "feature"]:
-        return self.backbone.embed(ids).float().mean(0)
+    def _mean_embeddings(self, rows: Sequence[Int[Tensor, "_"]]) -> Float[Tensor, "row feature"]:
+        ids, mask = pad(rows, "right")
+        weights = mask.to(self.backbone.device)[..., None]
+        return (self.backbone.embed(ids).float() * weights).sum(1) / weights.sum(1)
 
 
 DEGENERATE = "the focus loss is the constant log S with zero gradient: all step vectors of an example are identical"
+
+
+def unit_rms(vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ feature"]:
+    """Vectors scaled to a root mean square of one."""
+    return vectors * vectors.square().mean(-1, keepdim=True).add(1e-12).rsqrt()
 
 
 def alignment_loss(

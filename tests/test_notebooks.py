@@ -1,0 +1,77 @@
+"""The notebooks: small and clean as files, and each runs from top to bottom on the shipped backbone."""
+
+import ast
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SEEN = {  # what a reader must have seen in the end, besides no error
+    "00_tour": ("own thoughts", "relative_spread", "right answer:"),
+    "01_train": ("⚠", "focus loss is the constant log S", "reference: collapsed", "largest difference: 0.0"),
+}
+FIGURES = {"00_tour": 5, "01_train": 8}
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+
+
+def test_there_are_notebooks():
+    assert {path.stem for path in NOTEBOOKS} >= set(SEEN)
+
+
+@each
+def test_a_notebook_is_committed_without_results(path: Path):
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert path.stat().st_size < 100_000
+    assert len(code) <= 15
+    assert "widgets" not in notebook.metadata
+    for cell in code:
+        assert cell.outputs == []
+        assert cell.execution_count is None
+        assert not cell.source.lstrip().startswith(("!", "%"))
+
+
+@each
+def test_a_notebook_starts_with_its_settings_and_has_short_functions(path: Path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    settings = ast.parse(cells[0].source).body
+    assert all(isinstance(line, ast.Assign) for line in settings)
+    assert all(name.id.isupper() for line in settings for name in ast.walk(line) if isinstance(name, ast.Name))
+    for cell in cells:
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
+                assert node.end_lineno - node.lineno < 10, node.name
+
+
+@each
+@pytest.mark.timeout(600)
+def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From a copy elsewhere: it must find everything through the package, not through the folder it is in."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    before = untracked()
+    notebook = nbformat.read(path, as_version=4)
+    where: Any = {"metadata": {"path": str(tmp_path)}}
+    client = NotebookClient(notebook, timeout=500, kernel_name="python3", store_widget_state=False, resources=where)
+    client.execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    noise = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
+    assert noise == []
+    drawn = [output for output in outputs if "application/vnd.plotly.v1+json" in output.get("data", {})]
+    assert len(drawn) == FIGURES[path.stem]
+    shown = " ".join(output.get("text", "") + str(output.get("data", {}).get("text/html", "")) for output in outputs)
+    for words in SEEN[path.stem]:
+        assert words in shown
+    assert untracked() == before
+    assert {found.name for found in tmp_path.iterdir()} <= {"ipython"}
+
+
+def untracked() -> set[str]:
+    """Files in the repository that git neither tracks nor ignores."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--others", "--exclude-standard"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
