@@ -23,6 +23,8 @@ ALLOWED = {
     "tasks": "config files",
     "backbone": "",
     "methods": "config tasks backbone",
+    "official": "files backbone methods",
+    "check": "methods",
     "store": "files",
     "diagnostics": "",
     "scores": "",

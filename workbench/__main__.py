@@ -5,6 +5,7 @@ A configuration is the differences from the defaults, as YAML (`--config run.yam
 """
 
 import difflib
+import json
 import re
 import sys
 from argparse import ArgumentError
@@ -15,6 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from .config import choose
+
+TASK = "arith-shift"  # trained and answered unless another is named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,10 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser(argv: Sequence[str]) -> ArgumentParser:
     """The parser with all commands; only the one in `argv` gets its options, since others may have to load torch."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="workbench", description=(__doc__ or "").split("\n")[0], exit_on_error=False)
+    if not argv[0].startswith("-"):
+        choose("command", argv[0], COMMANDS)
+    about = "A research workbench for latent reasoning."
+    strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+    parser = ArgumentParser(prog="workbench", description=about, **strict)
     commands = parser.add_subcommands(dest="command")
     for name, command in COMMANDS.items():
-        inner = ArgumentParser(description=command.about, exit_on_error=False)
+        inner = ArgumentParser(description=command.about, **strict)
         if name == argv[0]:
             command.options(inner, argv)
         commands.add_subcommand(name, inner, help=command.about)
@@ -59,10 +68,12 @@ def _sentence(error: ArgumentError, argv: Sequence[str]) -> str:
     text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
     text = re.sub(r"a typing\.Literal\[(.*?)\]", r"one of \1", text)
     text = re.sub(r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"expected \1, got \2", text)
+    text = re.sub(r"the following arguments are required:", f"workbench {argv[0]} needs", text)
+    text = text.replace(f" {argv[0]}.", " ")
     unknown = re.search(r"unrecognized arguments: (--[\w.]+)", text)
     if unknown is None:
-        return f"{text}; see workbench{f' {argv[0]}' if argv[0] in COMMANDS else ''} --help"
-    inner = ArgumentParser(exit_on_error=False)
+        return f"{text}; see workbench {argv[0]} --help"
+    inner = ArgumentParser()
     COMMANDS[argv[0]].options(inner, argv)
     near = difflib.get_close_matches(unknown[1], re.findall(r"--[\w.]+", inner.format_help()), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -93,7 +104,7 @@ def _train_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from .train import TrainConfig
 
     parser.add_argument("--config", action="config", help="YAML with differences from the defaults")
-    _what(parser, argv)
+    _what(parser, argv, task=TASK)
     parser.add_argument("--training", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--out", type=Path | None, default=None, help="run folder; default data/runs/TASK/METHOD/seedN")
     parser.add_argument("--resume", type=bool, default=False, help="go on from the folder's checkpoint")
@@ -101,12 +112,13 @@ def _train_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def _collect_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from .backbone import Decoding
+    from .tasks import Parsing
 
     parser.add_argument("--run", type=Path | None, default=None, help="folder of a trained run, or use --method")
-    _what(parser, argv)
-    parser.set_defaults(task=None)
+    _what(parser, argv, task=None)
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
     parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
+    parser.add_argument("--parse", type=Parsing, default="strict", help="read answers our way, or as published")
     parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
     parser.add_argument("--draws", type=int, default=1, help="answers per thought")
     parser.add_argument("--batch_size", type=int, default=128, help="questions at a time")
@@ -135,12 +147,18 @@ def _figures_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
 
 
-def _what(parser: ArgumentParser, argv: Sequence[str]) -> None:
+def _check_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("what", type=Literal["lta-parity"], help="LTA-Thinker's generator, losses and gradients")
+    parser.add_argument("file", type=Path, help=".safetensors: inputs, weights, expectations (see workbench/check.py)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: passed, tolerance, max_abs, notes")
+
+
+def _what(parser: ArgumentParser, argv: Sequence[str], task: str | None) -> None:
     """The options that name a task, a backbone and a method; the method named in `argv` brings its own options."""
-    from .config import choose
     from .methods import METHODS
 
-    parser.add_argument("--task", type=str | None, default=TASK, help="task name; a run brings its own")
+    meant = "task name" if task else f"task name; default: that of the run, else {TASK}"
+    parser.add_argument("--task", type=str | None, default=task, help=meant)
     parser.add_argument("--data", type=str | None, default=None, help="what it reads: a path, hub id or difficulty")
     parser.add_argument("--backbone", default="nano", help="shipped name, folder, or hub id")
     parser.add_argument("--revision", type=str | None, default=None, help="revision of a hub backbone")
@@ -233,11 +251,11 @@ def collect(given: Namespace) -> None:
     if given.out.suffix != ".nc":
         raise ValueError(f"--out {given.out} must end in .nc")
     if given.run is None:
-        method, task = _method(given), load_task(given.task or TASK, given.data)
+        method, task = _method(given), load_task(given.task or TASK, given.data, given.parse)
     else:
         about = read_config(given.run)
         data = about.get("data") if given.task in (None, about["task"]) and given.data is None else given.data
-        method, task = load_method(given.run), load_task(given.task or about["task"], data)
+        method, task = load_method(given.run), load_task(given.task or about["task"], data, given.parse)
     found = collect(
         method, task, task.examples(given.split, given.count), split=given.split, decoding=given.decoding,
         paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
@@ -295,6 +313,18 @@ def figures(given: Namespace) -> None:
             print(path)
 
 
+def check(given: Namespace) -> int:
+    """1 when the numbers differ, with a sentence on stderr."""
+    from .check import lta_parity, read_tensors
+
+    found = lta_parity(read_tensors(given.file))
+    print(json.dumps(found.to_dict(), indent=2) if given.json else found)
+    if found.complaint is None:
+        return 0
+    print(f"workbench: {given.file}: {found.complaint}", file=sys.stderr)
+    return 1
+
+
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
     """Paths by what is shown of them: their last part, or all of it where two last parts are the same."""
     stems = [path.stem for path in paths]
@@ -309,7 +339,6 @@ class Command(NamedTuple):
     run: Callable[[Namespace], int | None]
 
 
-TASK = "arith-shift"
 COMMANDS = {
     "quickstart": Command(
         "Train on the shipped backbone, collect, diagnose, draw: under five minutes.", _quickstart_options, quickstart
@@ -326,6 +355,7 @@ COMMANDS = {
     "figures": Command(
         "Draw the figures of stores and runs, or redraw one from its sidecar.", _figures_options, figures
     ),
+    "check": Command("Compare what is computed here with numbers from elsewhere.", _check_options, check),
 }
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def collect(
         "split": split,
         "seed": seed,
         "decoding": json.dumps(asdict(decoding)),
+        "parsing": task.parsing,
         "changed": "" if change is None else getattr(change, "__name__", repr(change)),
         "seconds": time.time() - started,
     }

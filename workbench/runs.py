@@ -88,7 +88,10 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise ValueError(f"no run at {folder} (it has no config.yaml); give the folder that `workbench train` made")
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); give another run's folder") from error
 
 
 def read_metrics(folder: str | Path) -> pd.DataFrame:

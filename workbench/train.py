@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from accelerate import Accelerator
@@ -123,7 +123,8 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
                 run.save(step.number)
             bar.update()
             if stopping and step.number < len(plan):
-                again = f"go on with resume=True (workbench train --resume true --out {folder} and the same options)"
+                command = f"workbench train --config {folder / 'config.yaml'} --out {folder} --resume true"
+                again = f"go on with resume=True, or `{command}`"
                 raise KeyboardInterrupt(f"stopped after step {step.number} of {len(plan)}, saved in {folder}; {again}")
     run.finish(len(plan))
     return folder
@@ -211,15 +212,12 @@ class _Run:
         numbers = dict(zip(names, sums.tolist(), strict=True)) | {"gradient_norm": float(raw["gradient_norm"])}
         bad = next((name for name, value in numbers.items() if not math.isfinite(value)), None)
         if bad is not None:
-            checkpoint = self.folder / "checkpoint.pt"
-            kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
-            advice = "lower the learning rate or look at the data"
-            raise TrainingFailed(f"{bad} is {numbers[bad]} at step {step.number}; {kept}; {advice}")
+            self.fail(f"{bad} is {numbers[bad]}", step.number)
         row: dict[str, Any] = {"step": step.number, "epoch": step.epoch, "stage": step.stage}
         row |= {"seconds": round(time.time() - self.started, 3), **numbers}
         row["lr"] = self.optimizers[0].param_groups[0]["lr"]
         if step.number % self.config.probe_every == 0 or step.number == 1:
-            row |= {f"probe_{name}": value for name, value in self.look().items()}
+            row |= {f"probe_{name}": value for name, value in self.look(step.number).items()}
         said = [sentence for sentence, flag in raw["warnings"].items() if bool(flag)]
         if said:
             row["warnings"] = said
@@ -231,20 +229,31 @@ class _Run:
                 bar.write(f"warning at step {step.number}: {sentence}")
             self.warned |= set(said)
 
+    def fail(self, what: str, number: int) -> NoReturn:
+        """End training with a sentence that says where it can be taken up again."""
+        checkpoint = self.folder / "checkpoint.pt"
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+        raise TrainingFailed(f"{what} at step {number}; {kept}; lower the learning rate or look at the data")
+
     @torch.no_grad()
-    def look(self) -> dict[str, float]:
+    def look(self, number: int) -> dict[str, float]:
         """Spread and rank of the probe set's thoughts, so that collapse is seen while it happens."""
         self.method.eval()
         thoughts = self.method.think(self.probes)
         if not thoughts.vectors.shape[2] or not bool(thoughts.mask.all()):
             return {}  # ragged or no thoughts: the store's diagnostics handle those
+        if not bool(thoughts.vectors.isfinite().all()):
+            self.fail("thoughts of the probe set are no longer finite", number)
         return probe(thoughts.vectors[:, 0].float().cpu().numpy())
 
     def save(self, done: int) -> None:
         """Everything needed to go on exactly here, as one file that is whole or absent."""
+        weights = {name: p.detach() for name, p in self.method.named_parameters() if p.requires_grad}
+        bad = next((name for name, value in weights.items() if not bool(value.isfinite().all())), None)
+        if bad is not None:  # the loss was finite before this update
+            self.fail(f"weight {bad} is no longer finite", done)
         if not self.main:
             return
-        weights = {name: p.detach() for name, p in self.method.named_parameters() if p.requires_grad}
         content = {
             "step": done,
             "setup": json.dumps(self.setup, sort_keys=True),

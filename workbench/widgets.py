@@ -50,8 +50,7 @@ def watch(
             page.show(tables)
             if ended or (until is not None and all(_last(table) >= until for table in tables.values())):
                 break
-            # long runs take long to draw: most of the time is left to the training
-            time.sleep(max(every, 4 * (time.monotonic() - started)))
+            time.sleep(max(every, time.monotonic() - started))  # long runs take long to draw; half the time is theirs
     except KeyboardInterrupt:
         for one in processes:
             one.send_signal(signal.SIGINT)  # does nothing where it has ended
@@ -60,6 +59,8 @@ def watch(
         page.show({name: _rows(place) for name, place in folders.items()})
         said = [_last_words(place) for place in folders.values()] if processes else ["stopped watching"]
         raise KeyboardInterrupt("; ".join(said)) from None
+    finally:
+        page.keep()
     for one, place in zip(processes, folders.values(), strict=False):
         if one.poll() and one.returncode not in STOPPED:
             raise RuntimeError(f"training in {place} ended with exit code {one.returncode}: {_last_words(place)}")
@@ -93,26 +94,50 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> list[go.Figure]:
 
 
 class _Page:
-    """A text and figures that are drawn once and then replaced."""
+    """A text and figures that change in place; in the end they stay as plain figures, which a saved page can show.
+
+    Plain figures cannot be live: JupyterLab's plotly extension draws the first one of an output and ignores updates.
+    """
 
     def __init__(self) -> None:
-        self.handles: list[DisplayHandle] = []
         self.shown = -1
+        self.text: DisplayHandle | None = None
+        self.live: list[tuple[DisplayHandle, go.FigureWidget]] = []
 
     def show(self, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Draw what is new."""
         rows = sum(map(len, tables.values()))
         if rows == self.shown:
             return
         self.shown = rows
-        contents: list[dict[str, Any]] = [{"text/html": summary(tables), "text/plain": "progress"}]
-        # a figure displays itself, past every handle; its mime bundle does not
-        contents += [figure._repr_mimebundle_() for figure in curves(tables)]
-        for place, content in enumerate(contents):
-            if place == len(self.handles):
-                self.handles.append(DisplayHandle())
-                self.handles[place].display(content, raw=True)
-            else:
-                self.handles[place].update(content, raw=True)
+        self.text = _put(self.text, {"text/html": summary(tables)})
+        for place, figure in enumerate(curves(tables)):
+            new = figure.to_plotly_json()
+            handle, widget = self.live[place] if place < len(self.live) else (None, None)
+            if widget is not None and len(widget.to_dict()["data"]) == len(new["data"]):
+                with widget.batch_update():
+                    widget.update(new)
+                continue
+            if widget is not None:  # another run has begun
+                widget.close()
+            widget = go.FigureWidget(figure)
+            self.live[place : place + 1] = [(_put(handle, widget._repr_mimebundle_()), widget)]
+
+    def keep(self) -> None:
+        """Replace what is live by what can be saved."""
+        for handle, widget in self.live:
+            _put(handle, go.Figure(widget)._repr_mimebundle_())
+            widget.close()
+
+
+def _put(handle: DisplayHandle | None, content: dict[str, Any]) -> DisplayHandle:
+    """Show mime data, in the place of what `handle` showed before. (Displayed as objects, figures pass by handles.)"""
+    if handle is None:
+        handle = DisplayHandle()
+        handle.display(content, raw=True)
+    else:
+        handle.update(content, raw=True)
+    return handle
 
 
 def _named(folder: str | Path | Mapping[str, str | Path]) -> Mapping[str, str | Path]:

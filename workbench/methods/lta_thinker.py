@@ -85,8 +85,8 @@ class ThoughtBlock(nn.Module):
         keep: slice = slice(None),
     ) -> Float[Tensor, "row kept feature"]:
         """Outputs at the positions `keep` (all read all real positions); the others are never computed."""
-        queries = inputs[:, keep]
-        mixed, _ = self.self_attn(queries, inputs, inputs, key_padding_mask=~mask, need_weights=False)
+        queries = inputs if keep == slice(None) else inputs[:, keep]  # not copied, below not fused: rounds as published
+        mixed, _ = self.self_attn(queries, inputs, inputs, key_padding_mask=~mask)
         states = self.norm1(queries + mixed)
         return self.norm2(states + self.linear2(F.relu(self.linear1(states))))
 
@@ -152,8 +152,7 @@ class LTAThinker(LatentMethod):
         The block has no positions, so a row may be `[question, gold steps | ends of steps | end of question | slots]`
         with everything whose output is needed standing last.
         """
-        count, ends = self.config.thoughts, 0
-        rows = [p.question for p in prompts]
+        count, ends, rows = self.config.thoughts, 0, [p.question for p in prompts]
         if leaky:
             ends = max(len(p.steps) for p in prompts)
             rows = [torch.cat([p.question, *p.steps, self.turn_end.repeat(len(p.steps))]) for p in prompts]
@@ -202,11 +201,8 @@ class LTAThinker(LatentMethod):
             ours[there] = pooled
             # Step and answer are compared in one space, the frozen embeddings (the published code mixes two).
             theirs[there] = self._mean_embeddings(flat)
-        return (
-            F.cosine_similarity(theirs, answer[:, None], dim=-1),
-            F.cosine_similarity(ours, question[:, None], dim=-1),
-            there,
-        )
+        to_answer = F.cosine_similarity(theirs, answer[:, None], dim=-1)
+        return to_answer, F.cosine_similarity(ours, question[:, None], dim=-1), there
 
     def _mean_embeddings(self, rows: Sequence[Int[Tensor, "_"]]) -> Float[Tensor, "row feature"]:
         ids, mask = pad(rows, "right")

@@ -4,10 +4,11 @@ A task is five values and three functions; adding one is adding a file here and 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 Split = Literal["train", "dev", "test"]
+Parsing = Literal["strict", "reference"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Task:
     """A benchmark.
 
     `load(split)` gives the examples; `parse(completion)` the canonical answer in a completion or None; `same(a, b)`
-    whether two canonical answers are equal. `source` is where it reads, `opening` starts the worked steps (text given
-    to the model, not learned), `mark` announces the answer.
+    whether two canonical answers are equal, the prediction first. `source` is where it reads, `opening` starts the
+    worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Task:
     instruction: str = ""
     opening: str = ""
     mark: str = "####"
+    parsing: Parsing = "strict"
 
     def examples(self, split: Split, count: int | None = None) -> list[Example]:
         """The first `count` examples of a split (all of them when None), or one clear error."""
@@ -53,14 +55,32 @@ class Task:
         return examples
 
 
-def load_task(name: str, source: str | None = None) -> Task:
-    """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith)."""
+def load_task(name: str, source: str | None = None, parse: Parsing = "strict") -> Task:
+    """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith).
+
+    `parse="reference"` reads and compares answers as LTA-Thinker's published evaluation does, mistakes included: signs
+    are lost, the article "a" is option A, the last yes or no wins in any sense, LaTeX is compared as a string
+    (`workbench/tasks/reference.py` says more). It is for comparison with published numbers only.
+    """
     from ..config import choose
-    from . import arith, gsm8k
+    from . import aqua, arith, date_understanding, gsm8k, math500, strategyqa
+    from .reference import READINGS
 
     tasks: dict[str, Callable[[str | None], Task]] = {
         "arith": arith.base,
         "arith-shift": arith.shift,
-        "gsm8k": gsm8k.task,
+        "gsm8k": gsm8k.main,
+        "gsm8k-socratic": gsm8k.socratic,
+        "math500": math500.task,
+        "aqua": aqua.task,
+        "strategyqa": strategyqa.task,
+        "date_understanding": date_understanding.task,
+        "date_understanding-all": date_understanding.whole,
     }
-    return choose("task", name, tasks)(source)
+    task = choose("task", name, tasks)(source)
+    if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "strict":
+        return task
+    if name not in READINGS:
+        raise ValueError(f"task {name!r} has no reference evaluation; use parse='strict'")
+    parser, same = READINGS[name]
+    return replace(task, parse=parser, same=same, parsing=parse)

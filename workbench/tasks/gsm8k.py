@@ -1,29 +1,44 @@
 """GSM8K (Cobbe et al. 2021): school word problems with worked steps, read in their native JSONL.
 
-`source` is a folder with train.jsonl and test.jsonl, one of those files, or a hub id (default openai/gsm8k). The dev
-split is held out of train by a hash of the question (one in sixteen); test is never touched for it.
+`source` is a folder with train.jsonl and test.jsonl (socratic: train_socratic.jsonl, test_socratic.jsonl), one of
+those files, or a hub id (default openai/gsm8k). Dev is held out of train; both formats hold out the same questions.
+
+A line of the solution is a step. In the socratic format the line is `sub-question ** step`: the sub-question stays in
+front of what answers it and only the mark ** goes; one that nothing answers (two lines of the test file) is no step.
+So both formats have the same steps, the socratic ones longer.
 """
 
 import re
-from hashlib import blake2b
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from ..files import numbered_jsonl
-from . import Example, Split, Task
+from . import Example, Task
 from .answers import equal_numbers, last_number
+from .records import Native, Record, load, measured
 
-HUB = "openai/gsm8k"
 CALCULATOR = re.compile(r"<<[^>]*>>")
 INSTRUCTION = (
     "Solve the problem step by step, one short step per line. End with a line that reads '#### ' and the number."
 )
+MAIN, SOCRATIC = (
+    Native("openai/gsm8k", {part: f"{part}{end}.jsonl" for part in ("train", "test")}, ("question", "answer"), config=c)
+    for c, end in (("main", ""), ("socratic", "_socratic"))
+)
 
 
-def task(source: str | None = None) -> Task:
+def main(source: str | None = None) -> Task:
+    """Steps as they were written first."""
+    return _task("gsm8k", MAIN, source)
+
+
+def socratic(source: str | None = None) -> Task:
+    """Each step led in by the sub-question that it answers."""
+    return _task("gsm8k-socratic", SOCRATIC, source)
+
+
+def _task(name: str, native: Native, source: str | None) -> Task:
     return Task(
-        name="gsm8k",
-        load=lambda split: load(split, source or HUB),
+        name=name,
+        load=lambda split: load(native, split, source, partial(_example, native is SOCRATIC)),
         parse=last_number,
         same=equal_numbers,
         source=source,
@@ -31,52 +46,23 @@ def task(source: str | None = None) -> Task:
     )
 
 
-def load(split: Split, source: str) -> list[Example]:
-    """The examples of a split; ids are train-17, test-3: the record's place in its file."""
-    part = "test" if split == "test" else "train"
-    examples = [_example(f"{part}-{i}", where, record) for i, (where, record) in enumerate(_records(part, source))]
-    return examples if split == "test" else [e for e in examples if _held_out(e.question) == (split == "dev")]
-
-
-def _records(part: str, source: str) -> list[tuple[str, dict[str, Any]]]:
-    """The records of a part, each with the place it was found at."""
-    path = Path(source).expanduser()
-    if path.is_file() and path.stem != part:
-        raise ValueError(f"{path} has no {part} part; give the folder that holds {part}.jsonl, or a hub id")
-    if path.exists():
-        path = path / f"{part}.jsonl" if path.is_dir() else path
-        rows = numbered_jsonl(path, ("question", "answer"))
-        return [(f"{path}, line {number}", record) for number, record in rows]
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise ValueError(f"no folder or file at {source!r}; give one with {part}.jsonl, or a hub id like {HUB}")
-    try:
-        import datasets
-    except ImportError as error:
-        raise ValueError(
-            f"reading {source!r} from the hub needs the package datasets (pip install 'latent-workbench[hub]'); "
-            f"or give a folder with {part}.jsonl"
-        ) from error
-    try:
-        rows: Any = datasets.load_dataset(source, "main", split=part)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"{source!r} could not be loaded from the hub ({reason}); give a folder with {part}.jsonl"
-        ) from error
-    return [(f"{source}, {part} record {number}", record) for number, record in enumerate(rows)]
-
-
-def _held_out(question: str) -> bool:
-    return blake2b(question.encode(), digest_size=2).digest()[0] % 16 == 0
-
-
-def _example(name: str, where: str, record: dict[str, Any]) -> Example:
-    question, answer = record["question"], record["answer"]
+def _example(asked: bool, record: Record) -> Example:
+    question, answer = record.fields["question"], record.fields["answer"]
     if not isinstance(question, str) or not isinstance(answer, str):
-        raise ValueError(f"{where}: 'question' and 'answer' must be text")
+        raise record.error("'question' and 'answer' must be text")
     worked, mark, final = answer.rpartition("####")
+    if not mark or last_number(f"#### {final}") is None:
+        raise record.error(f"the answer must end in a line '#### number', it ends in {answer[-60:]!r}")
+    lines = [CALCULATOR.sub("", line).strip() for line in worked.splitlines() if line.strip()]
+    if asked:
+        lines = [line for line in (_answered(record, line) for line in lines) if line]
+    question, steps = question.strip(), tuple(lines)
+    return Example(record.place, question, steps, final.strip().replace(",", ""), measured(question, steps))
+
+
+def _answered(record: Record, line: str) -> str:
+    """A socratic line without its mark: "How many? ** 1 + 1 = 2" -> "How many? 1 + 1 = 2"; empty without an answer."""
+    asked, mark, step = line.partition("**")
     if not mark:
-        raise ValueError(f"{where}: the answer must end in a line '#### number', it ends in {answer[-60:]!r}")
-    steps = tuple(CALCULATOR.sub("", line).strip() for line in worked.splitlines() if line.strip())
-    labels: dict[str, str | int | float] = {"steps": len(steps), "question_words": len(question.split())}
-    return Example(name, question.strip(), steps, final.strip().replace(",", ""), labels)
+        raise record.error(f"a line must read 'sub-question ** step', it reads {line[:60]!r}")
+    return f"{asked.strip()} {step.strip()}".strip() if step.strip() else ""

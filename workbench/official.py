@@ -1,0 +1,146 @@
+"""Weights in the files of LTA-Thinker's published code (arXiv 2509.12875): `projection.bin`, `TransformerBlock.bin`.
+
+    method = import_official("results/checkpoint-500", Backbone.load("Qwen/Qwen3-8B"), thoughts=2)
+    export_official(method, "folder")
+
+Each file is a torch-saved state dict. On a backbone of width H with F features in its feed-forward layers:
+
+projection.bin         bfloat16: weight (H, H), bias (H,)
+TransformerBlock.bin   float32: self_attn.in_proj_weight (3H, H), self_attn.in_proj_bias (3H,),
+                       self_attn.out_proj.weight (H, H), self_attn.out_proj.bias (H,), linear1.weight (F, H),
+                       linear1.bias (F,), linear2.weight (H, F), linear2.bias (H,), norm1.weight (H,), norm2.weight (H,)
+
+The files hold neither the number of thoughts nor what stands at the slots: see `import_official`.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .backbone import Backbone
+from .files import whole
+from .methods import build
+from .methods.lta_thinker import LTAThinker, LTAThinkerConfig
+
+PROJECTION, BLOCK = "projection.bin", "TransformerBlock.bin"
+# What the published code does at test time; a method that differs here means something else by the same weights.
+SAME_MEANING = ("heads", "slots", "input_norm", "output_scale")
+
+
+def import_official(
+    folder: str | Path, backbone: Backbone, *, thoughts: int = LTAThinkerConfig.reference().thoughts
+) -> LTAThinker:
+    """The method, in its reference configuration, with the weights of a published checkpoint folder.
+
+    `thoughts` is the number it shall write, which the files do not hold. Weights take the dtypes of the reference
+    configuration (block float32, projection bfloat16), whatever floating point they are stored in. The slots are the
+    last rows of the embedding table (`slots="token-ids"`), where the published code takes ids from 150001 (Qwen) or
+    128011 (Llama) on. Everything is checked before anything is used; a ValueError says which tensor of which file does
+    not fit, what it is, what is needed and what to do.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"no folder at {folder}; give one that holds {PROJECTION} and {BLOCK}")
+    if not (folder / PROJECTION).is_file():
+        raise ValueError(f"{folder} lacks {PROJECTION}; give a checkpoint folder that holds {PROJECTION} and {BLOCK}")
+    projection = _read(folder / PROJECTION)
+    if not (folder / BLOCK).is_file():
+        raise ValueError(_without_block(folder, projection))
+    block = _read(folder / BLOCK)
+    method = build("lta-thinker", backbone, LTAThinkerConfig.reference(thoughts))
+    assert isinstance(method, LTAThinker)
+    parts = ((method.projection, projection, PROJECTION), (method.block, block, BLOCK))
+    for module, found, name in parts:
+        _check(module, found, folder / name, backbone.name)
+    for module, found, _ in parts:
+        module.load_state_dict(found)  # copies, and so casts
+    return method.eval()
+
+
+def export_official(method: LTAThinker, folder: str | Path) -> Path:
+    """Write the method's weights as the published code saves them; the folder appears with both files or not at all.
+
+    The projection is rounded to bfloat16, which the published code would do on loading. ValueError when the folder
+    holds something already, or when the method differs from the published one in what its weights mean.
+    """
+    folder, reference = Path(folder), LTAThinkerConfig.reference()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} is there already; give a new folder, so that files of two checkpoints never mix")
+    other = [name for name in SAME_MEANING if getattr(method.config, name) != getattr(reference, name)]
+    if other:
+        ours = ", ".join(f"{name}={getattr(method.config, name)!r}" for name in other)
+        needed = ", ".join(f"{name}={getattr(reference, name)!r}" for name in other)
+        raise ValueError(
+            f"the published code has no {ours}, so its files cannot hold this method; train one with {needed} "
+            "(--preset reference)"
+        )
+    with whole(folder) as temporary:
+        temporary.mkdir()
+        torch.save(_state(method.projection, torch.bfloat16), temporary / PROJECTION)
+        torch.save(_state(method.block, torch.float32), temporary / BLOCK)
+    return folder
+
+
+def _state(module: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU. Only tensors are unpickled: a file from elsewhere can run no code."""
+    advice = "give the file as the published code saved it (torch.save of a state dict)"
+    try:
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} holds no tensors that torch can load safely ({_first_line(error)}); {advice}"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__} where a state dict is needed; {advice}")
+    for name, tensor in found.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            kind = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"{path}: {name!r} is {kind} where a floating-point tensor is needed; {advice}")
+    return dict(found)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _without_block(folder: Path, projection: dict[str, Tensor]) -> str:
+    """What a folder with a projection alone is."""
+    shape = tuple(projection["weight"].shape) if "weight" in projection else ()
+    if len(shape) == 2 and shape[0] != shape[1]:
+        return (
+            f"{folder} is a checkpoint of the published assistant path (no {BLOCK}, and the projection's weight is "
+            f"{shape}: from the states of a small language model of width {shape[1]}), which LTA-Thinker's generator "
+            f"does not have; give a checkpoint with {BLOCK}"
+        )
+    return (
+        f"{folder} holds {PROJECTION} without {BLOCK}, as the 'ckpt' folder does that the published training writes at "
+        "its end, where the block is forgotten; give one of its per-epoch folders, results/.../checkpoint-*"
+    )
+
+
+def _check(module: nn.Module, found: dict[str, Tensor], path: Path, backbone: str) -> None:
+    """ValueError unless names and shapes are those of the module."""
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    names = ", ".join(wanted)
+    for name in wanted:
+        if name not in found:
+            raise ValueError(f"{path} lacks tensor {name!r}; it needs {names}: give a whole file")
+    for name in found:
+        if name not in wanted:
+            raise ValueError(
+                f"{path} has a tensor {name!r} that is not part of LTA-Thinker; give a file with {names} only"
+            )
+    for name, shape in wanted.items():
+        given = tuple(found[name].shape)
+        if given != shape:
+            raise ValueError(
+                f"{path}: tensor {name!r} has shape {given}, but backbone {backbone!r} needs {shape}; load the "
+                "backbone this checkpoint was trained on"
+            )
