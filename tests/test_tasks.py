@@ -161,12 +161,10 @@ def test_new_words_are_in_the_shift_domain_only():
     for example in load_task("arith").examples("train"):
         assert not words(example.question) & (NEW_WORDS | nonce)
     found: Counter[str] = Counter()
-    for place, example in enumerate(load_task("arith-shift").examples("train")):
-        assert bool(words(example.question) & NEW_WORDS) == (place % arith.REHEARSAL != 0)
+    for example in load_task("arith-shift").examples("train"):
+        assert words(example.question) & NEW_WORDS
         assert not words(example.question) & nonce
         found.update(words(example.question) & NEW_WORDS)
-    for split in ("dev", "test"):
-        assert all(words(example.question) & NEW_WORDS for example in load_task("arith-shift").examples(split))
     assert set(found) == NEW_WORDS
     assert min(found.values()) > 300  # each is learnt from many examples
     assert not NEW_WORDS & {verb for verbs in arith.VERBS.values() for verb in verbs}
