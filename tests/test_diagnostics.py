@@ -1,6 +1,5 @@
 """Diagnostics against closed forms, invariances, brute force, other libraries, and thoughts whose state is planted."""
 
-import time
 from itertools import combinations
 
 import numpy as np
@@ -177,17 +176,6 @@ def test_slot_cosines_and_probe_against_brute_force(seed):
 def test_probe_without_thoughts_or_with_one_step():
     assert d.probe(np.zeros((5, 0, 3))) == {}
     assert "slot_cosine" not in d.probe(np.random.default_rng(0).normal(size=(5, 1, 3)))
-
-
-@pytest.mark.parametrize("feature", [128, 4096])
-def test_probe_is_fast(feature):
-    x = np.random.default_rng(0).normal(size=(64, 4, feature)).astype(np.float32)
-    seconds = []
-    for _ in range(5):
-        start = time.process_time()
-        d.probe(x)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < (0.02 if feature == 128 else 0.5)  # 2 and 60 ms alone; the bar has room for busy cores
 
 
 @pytest.mark.parametrize(

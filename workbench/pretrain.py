@@ -45,7 +45,7 @@ class PretrainConfig:
     seed: int = 0
     """Seed of weights, problems and hints."""
     steps: int = 1500
-    """Optimiser steps."""
+    """Optimiser steps, rounded up to whole groups of 16 batches."""
     batch_size: int = 32
     """Documents per step."""
     width: int = 128
@@ -155,7 +155,7 @@ def _drill(rng: random.Random, difficulty: arith.Difficulty) -> str:
 
 
 def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
-    """`steps` pairs (ids, labels), each [document, position], padded right, of like lengths; labels -100 off target."""
+    """About `steps` pairs (ids, labels), each [document, position], padded right, of like lengths; labels -100 off target."""
     source = documents(config)
     rng = random.Random(config.seed)
     group = 16

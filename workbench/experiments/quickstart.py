@@ -214,7 +214,10 @@ def _print(console: Console, result: dict[str, Any]) -> None:
     for name in names:
         look.add_column(TITLES[name], justify="right")
     for statistic in SHOWN:
-        values = [result["diagnostics"][name].get(statistic) for name in names]
-        look.add_row(statistic, *("" if value is None else f"{value:.3g}" for value in values))
+        values = [result["diagnostics"][name][statistic] for name in names]
+        if statistic == "verdict":
+            look.add_row(statistic, *(("healthy", "drifting", "collapsed")[int(value)] for value in values))
+        else:
+            look.add_row(statistic, *(f"{value:.3g}" for value in values))
     console.print(look)
     console.print(f"{result['seconds']:.0f} seconds")
