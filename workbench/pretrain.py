@@ -155,7 +155,7 @@ def _drill(rng: random.Random, difficulty: arith.Difficulty) -> str:
 
 
 def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Iterator[tuple[Tensor, Tensor]]:
-    """About `steps` pairs (ids, labels), each [document, position], padded right, of like lengths; labels -100 off target."""
+    """Pairs (ids, labels), each [document, position], padded right, of like lengths; labels are -100 off target."""
     source = documents(config)
     rng = random.Random(config.seed)
     group = 16
