@@ -34,13 +34,13 @@ SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 SMALLER = {
-    r"EXAMPLES, EPOCHS, SEED = \d+, \d+": "EXAMPLES, EPOCHS, SEED = 640, 3",
+    r"EXAMPLES, EPOCHS, SEED = \d+, \d+": "EXAMPLES, EPOCHS, SEED = 320, 3",
     r"QUESTIONS = \d+": "QUESTIONS = 64",
 }
 LONG = """
 import workbench as wb
 folder = wb.runs.RUNS / "notebooks" / "browser"
-run = wb.start_training(folder, {"training": {"epochs": 1000, "probe_every": 5}})
+run = wb.start_training(folder, {"training": {"examples": 320, "epochs": 1000, "probe_every": 5}})
 wb.watch(folder, run)
 """
 OPEN = """async (path) => {
