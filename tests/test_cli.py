@@ -164,7 +164,7 @@ def test_figures_of_stores_and_runs_of_one_name(made, trained, tmp_path, capsys)
     other = tmp_path / "other" / trained.name
     assert main(["train", "--config", str(trained / "config.yaml"), "--training.seed", "1", "--out", str(other)]) == 0
     twin = store.save(store.load(made), tmp_path / "twin" / made.name)
-    drawn = ["figures", str(made), str(twin), "--runs", f"[{trained},{other}]", "--formats", "[html]"]
+    drawn = ["figures", str(made), str(twin), "--runs", str(trained), str(other), "--formats", "[html]"]
     assert main([*drawn, "--out", str(tmp_path / "figures")]) == 0
     written = {path.name for path in (tmp_path / "figures").iterdir()}
     names = ("accuracy", "thoughts", "losses", "collapse")
@@ -259,7 +259,7 @@ MISTAKES = {
     "not a store": ("score BROKEN/text.nc", r"'.*text\.nc' is no netCDF file"),
     "old store": ("score BROKEN/old.nc", r"schema 'workbench-store-0' and this workbench reads 'workbench-store-1'"),
     "old store drawn": ("figures BROKEN/old.nc --out OUT", r"schema 'workbench-store-0' and this workbench reads"),
-    "no metrics": ("figures --runs [BROKEN] --out OUT", r"no file at .*metrics\.jsonl"),
+    "no metrics": ("figures --runs BROKEN --out OUT", r"no file at .*metrics\.jsonl"),
     "nothing to draw": ("figures --out OUT", r"nothing to draw; give stores"),
     "no sidecar": ("figures --sidecar /nowhere.json --out OUT", r"no sidecar at '/nowhere\.json'"),
     "seeds": ("pretrain --seeds [] --out OUT/a", r"no seeds given; give at least one$"),

@@ -22,7 +22,7 @@ ALLOWED = {
     "config": "",
     "files": "",
     "tasks": "config files",
-    "backbone": "",
+    "backbone": "config",
     "methods": "config tasks backbone",
     "official": "files backbone methods",
     "check": "methods",

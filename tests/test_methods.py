@@ -1,5 +1,7 @@
 """What every registered method must do, and what it takes to write one."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -114,27 +116,9 @@ def test_shuffling_gives_every_question_anothers_thoughts():
 
 
 def test_a_method_written_in_a_notebook_cell_trains_and_answers_at_once(tiny, task, tmp_path):
-    """Pause tokens (Goyal et al. 2024): one learned vector, repeated. This cell is all a new method takes."""
-    cell = """
-from dataclasses import dataclass
-import torch
-from workbench.methods import LatentMethod, Thoughts
-
-class Pause(LatentMethod):
-    name = "pause"
-
-    @dataclass(frozen=True)
-    class Config:
-        count: int = 3
-
-    def __init__(self, backbone, config):
-        super().__init__(backbone, config)
-        self.vector = torch.nn.Parameter(torch.zeros(backbone.width))
-
-    def think(self, prompts, *, paths=1):
-        vectors = self.vector.expand(len(prompts), paths, self.config.count, -1)
-        return Thoughts(vectors, torch.ones(vectors.shape[:-1], dtype=torch.bool))
-"""
+    """Pause tokens (Goyal et al. 2024): one learned vector, repeated. The README's cell is all a new method takes."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    cell = next(part for part in readme.split("```python")[1:] if "class Pause" in part).split("```")[0]
     notebook = {"__name__": "__main__"}
     try:
         exec(cell, notebook)

@@ -96,7 +96,7 @@ def _pretrain_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from .pretrain import PretrainConfig
 
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--seeds", type=list[int], default=[0], help="seeds to make and measure; the first is kept")
+    parser.add_argument("--seeds", type=list[int], default=[1], help="seeds to make and measure; the first is kept")
     parser.add_class_arguments(PretrainConfig, "settings", skip={"seed"})
 
 
@@ -138,7 +138,7 @@ def _score_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def _figures_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("stores", type=Path, nargs="*", help=".nc files")
-    parser.add_argument("--runs", type=list[Path], default=[], help="run folders, for curves")
+    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="run folders, for curves")
     parser.add_argument("--sidecar", type=Path | None, default=None, help="redraw this figure's .json")
     parser.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
     parser.add_argument("--how", type=Literal["pca", "umap"], default="pca", help="projection of the map")
@@ -206,6 +206,7 @@ def _method(given: Namespace) -> Any:
 def quickstart(given: Namespace) -> None:
     from .experiments.quickstart import quickstart
 
+    given.out.mkdir(parents=True, exist_ok=True)
     quickstart(given.out, seed=given.seed)
 
 

@@ -3,6 +3,8 @@
 Rows of vectors go in (`inputs_embeds`), so a thought and the embedding of a word are the same kind of thing.
 """
 
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging
+
+from .config import bounded
 
 SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
 SLOT = "\ue000"  # stands for the thoughts in a message; a private-use character no text contains
@@ -36,6 +40,9 @@ class Decoding:
     """0 is greedy; above 0 samples."""
     top_p: float = 1.0
     """Sample from the smallest set of tokens with this probability mass."""
+
+    def __post_init__(self) -> None:
+        bounded(self, max_new_tokens=(1, math.inf), temperature=(0, math.inf), top_p=(1e-9, 1))
 
 
 @dataclass(frozen=True)
@@ -94,10 +101,13 @@ class Backbone(nn.Module):
         # weights that load at once need no progress bar
         kept = logging.set_tqdm_hook(lambda bar, given, named: bar(*given, **{"delay": 2, **named}))
         try:
-            model = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype)
+            model: Any = AutoModelForCausalLM.from_pretrained(path, revision=revision, dtype=dtype)
         finally:
             logging.set_tqdm_hook(kept)
-        return cls(model, AutoTokenizer.from_pretrained(path, revision=revision), name, revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        local = int(os.environ.get("LOCAL_RANK", "0"))  # launchers of several processes number them per machine
+        device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        return cls(model.to(device), tokenizer, name, revision)
 
     @property
     def width(self) -> int:

@@ -20,6 +20,14 @@ def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
     raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(sorted(known))}{hint}")
 
 
+def bounded(config: Any, **bounds: tuple[float, float]) -> None:
+    """Raise one sentence about the first field outside its [low, high]; None is a value of its own and passes."""
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{name} is {value}; give a number from {low:g} to {high:g}")
+
+
 def differences(config: Any) -> dict[str, Any]:
     """The fields of a dataclass that differ from their defaults, nested dataclasses likewise; plain values only."""
     found: dict[str, Any] = {}

@@ -89,9 +89,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"no run at {folder} (it has no config.yaml); give the folder that `workbench train` made")
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); give another run's folder") from error
+    if not isinstance(config, dict) or "task" not in config:
+        raise ValueError(f"{path} names no task; give the folder of a run that `workbench train` made")
+    return config
 
 
 def read_metrics(folder: str | Path) -> pd.DataFrame:
@@ -138,7 +141,7 @@ def save_weights(method: "LatentMethod", folder: str | Path) -> Path:
 
 def load_method(path: str | Path, backbone: "Backbone | None" = None) -> "LatentMethod":
     """The trained method in a run's folder (or weights file), on its own backbone or a given one of the same shape."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     from .backbone import Backbone
     from .config import choose
@@ -148,7 +151,11 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None) -> "Latent
     path = path / "weights.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"no trained weights at {path}; give the folder of a finished run or its weights.safetensors")
-    with safe_open(path, "pt") as file:
+    try:
+        opened = safe_open(path, "pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); train again, or give another run") from error
+    with opened as file:
         metadata = (file.metadata() or {}).get("workbench")
         if metadata is None:
             raise ValueError(

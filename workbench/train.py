@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import runs
-from .config import differences
+from .config import bounded, differences
 from .diagnostics import probe
 from .files import read_jsonl, whole, write_json, write_text
 from .methods import LatentMethod, Prompt
@@ -42,7 +42,8 @@ class TrainConfig:
     batch_size: int = 32
     """Examples per optimiser step, over all processes."""
     micro_batch: int | None = None
-    """Examples per forward pass and process; smaller ones save memory and change nothing else. None: no cutting."""
+    """Examples per forward pass and process; smaller ones save memory. Losses that are means over examples, the default
+    of every method, do not change. None: no cutting."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the weight matrices (it orthogonalises their updates) and AdamW for the rest, or AdamW for all."""
     lr: float = 0.02
@@ -55,7 +56,7 @@ class TrainConfig:
     """Decoupled weight decay."""
     clip: float = 1.0
     """Largest norm of the whole gradient."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["no", "bf16"] = "no"
     """Autocast of the forward pass; trainable weights stay as they are."""
     log_every: int = 1
     """Steps between rows of metrics.jsonl."""
@@ -67,6 +68,8 @@ class TrainConfig:
     """Steps between checkpoints."""
 
     def __post_init__(self) -> None:
+        rates = dict.fromkeys(("lr", "adamw_lr"), (0.0, math.inf))
+        bounded(self, warmup=(0, 1), weight_decay=(0, 1e6), clip=(1e-9, math.inf), **rates)
         for name in ("examples", "epochs", "batch_size", "micro_batch", "log_every", "probe_every", "save_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -105,15 +108,18 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     run = _Run(method, task, config, folder, probes)
     done = run.restore() if resume else 0
     run.begin(done)
-    stage = None
+    stage, epoch, cuts = None, "", []
     shown: dict[str, Any] = {} if run.main else {"disable": True}  # disable=False would overrule TQDM_DISABLE
     progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
-    with _stop_softly() as stop, progress as bar:
+    with _stop_softly() as stop, progress as bar, run:
         for step in plan[done:]:
             if step.stage != stage:
                 stage = step.stage
                 method.start(stage, prompts)
-            batch = [prompts[i] for i in batches(prompts, config, f"{stage} {step.epoch}")[step.place]]
+            if epoch != f"{stage} {step.epoch}":
+                epoch = f"{stage} {step.epoch}"
+                cuts = batches(prompts, config, epoch)
+            batch = [prompts[i] for i in cuts[step.place]]
             values = run.step(batch, step)
             stopping = run.agree(stop())
             saving = step.number % config.save_every == 0 or step.number == len(plan) or stopping
@@ -157,6 +163,13 @@ class _Run:
         self.warned: set[str] = set()
         self.started = time.time()
 
+    def __enter__(self) -> None:
+        """Nothing to do: the run is live since it was made."""
+
+    def __exit__(self, *_: object) -> None:
+        """Take accelerate's autocast off the method: the caller's object must not keep this run's precision."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
     def begin(self, done: int) -> None:
         """Write the config and drop rows written after the checkpoint (they will be made again)."""
         if not self.main:
@@ -196,7 +209,7 @@ class _Run:
             for name, value in {"loss": losses.total, **{f"loss_{k}": v for k, v in losses.parts.items()}}.items():
                 sums[name] = sums.get(name, 0) + value.detach() * weight
             for sentence, flag in losses.warnings.items():
-                warnings[sentence] = warnings.get(sentence, flag) & flag
+                warnings[sentence] = warnings.get(sentence, flag) | flag
         norm = self.accelerator.clip_grad_norm_(self.trained, self.config.clip)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -267,6 +280,8 @@ class _Run:
     def restore(self) -> int:
         """Load the checkpoint into the live objects; return the steps done."""
         path = self.folder / "checkpoint.pt"
+        if not path.exists() and (self.folder / "metrics.jsonl").exists():
+            return 0  # killed before the first checkpoint
         if not path.exists():
             raise ValueError(f"nothing to resume: no checkpoint at {path}; train without resume")
         saved = torch.load(path, map_location="cpu", weights_only=True)

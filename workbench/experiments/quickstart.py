@@ -2,7 +2,7 @@
 
 Three arms on the shift domain: the empty slot, a soft prompt, LTA-Thinker; the last one also with every question's
 thoughts given to another question, and on the base domain. Both trained arms see the same examples equally often, and
-each had three learning rates tried on the dev split. The test split is scored once.
+the learning rate of each is the best of three on the dev split. Nothing is chosen on the test split here.
 """
 
 import multiprocessing
@@ -159,7 +159,7 @@ def run_arm(name: str, arm: Arm, out: Path, folder: Path, seed: int, backbone_na
     method = build(arm.method, Backbone.load(backbone_name), seed=seed)
     shift, known = load_task("arith-shift"), load_task("arith")
     if arm.training is not None:
-        resume = (folder / "checkpoint.pt").exists()
+        resume = (folder / "metrics.jsonl").exists()
         train(method, shift, replace(arm.training, seed=seed), folder, resume=resume)
     made = {name: collect(method, shift, shift.examples("test", count), seed=seed)}
     if arm.controls:

@@ -136,10 +136,10 @@ def _line(table: pd.DataFrame, column: str, name: str, look: Style) -> go.Scatte
 
 def _caption(runs: dict[str, pd.DataFrame], column: str, window: int = 1) -> str:
     if len(runs) > 1:
-        drawn = "every logged value, nothing smoothed" if window == 1 else f"means of {window} logged values"
+        drawn = "every logged value, nothing smoothed" if window == 1 else f"means of up to {window} logged values"
         return f"n = {len(runs)} runs; {drawn}"
     ((run, table),) = runs.items()
-    drawn = "logged values, nothing smoothed" if window == 1 else f"means, each of {window} logged values"
+    drawn = "logged values, nothing smoothed" if window == 1 else f"means, each of up to {window} logged values"
     return f"{run + '; ' if run else ''}n = {_values(table, column).size} {drawn}"
 
 

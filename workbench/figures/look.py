@@ -90,6 +90,7 @@ def template(scale: float = 1.0) -> go.layout.Template:
         "ticklen": 3 * scale,
         "tickwidth": 0.75,
         "tickcolor": "#444444",
+        "exponentformat": "e",  # not 200µ
         "tickfont": {"size": small},
         "title": {"font": {"size": text}, "standoff": 4 * scale},
     }

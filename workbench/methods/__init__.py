@@ -17,4 +17,4 @@ def build(name: str, backbone: Backbone, config: Any = None, *, seed: int = 0) -
     cls = choose("method", name, METHODS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cls(backbone, cls.Config() if config is None else config)
+        return cls(backbone, cls.Config() if config is None else config).to(backbone.device)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..backbone import SLOT, Backbone
+from ..config import bounded
 from ..tasks import Example, Task
 from .base import LatentMethod, Prompt, Stage, Thoughts
 
@@ -49,6 +50,9 @@ class SoftPrompt(LatentMethod):
     class Config:
         thoughts: int = 4
         """Learned vectors per question."""
+
+        def __post_init__(self) -> None:
+            bounded(self, thoughts=(1, 1024))
 
     def __init__(self, backbone: Backbone, config: Config):
         super().__init__(backbone, config)

@@ -10,6 +10,7 @@ published behaviour, whose three surprises are options here: the generator reads
 is the constant log S without a gradient (`step_vectors="turn-end"`), and the slots are ordinary token embeddings.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone import Backbone, pad
+from ..config import bounded
 from .base import LatentMethod, Losses, Prompt, Thoughts
 
 NOWHERE = -1e9  # the similarity of a step that is not there
@@ -55,6 +57,11 @@ class LTAThinkerConfig:
     """Precision the projection is trained in; in bfloat16 (as published) small updates are lost."""
     likelihood_mean: Literal["example", "token"] = "example"
     """Average the likelihood per example, or (as published) over all tokens of the micro-batch."""
+
+    def __post_init__(self) -> None:
+        weights = dict.fromkeys(("likelihood_weight", "alignment_weight", "focus_weight"), (0.0, math.inf))
+        bounded(self, thoughts=(1, 1024), heads=(1, 1024), temperature=(1e-6, math.inf), **weights)
+        bounded(self, output_scale=(1e-6, math.inf))
 
     @classmethod
     def reference(cls, thoughts: int = 4) -> "LTAThinkerConfig":
@@ -98,6 +105,8 @@ class LTAThinker(LatentMethod):
 
     def __init__(self, backbone: Backbone, config: LTAThinkerConfig):
         super().__init__(backbone, config)
+        if backbone.width % config.heads:
+            raise ValueError(f"heads is {config.heads}; give a divisor of the backbone's width {backbone.width}")
         shape = backbone.model.config.to_dict()
         hidden = shape.get("intermediate_size") or 4 * backbone.width  # GPT-2 leaves it unsaid
         self.block = ThoughtBlock(backbone.width, hidden, config.heads, shape.get("rms_norm_eps", 1e-6))
@@ -122,7 +131,9 @@ class LTAThinker(LatentMethod):
         alignment = alignment_loss(question, thoughts).mean()
         total = config.likelihood_weight * likelihood + config.alignment_weight * alignment
         parts, warnings = {"likelihood": likelihood, "alignment": alignment}, {}
-        if config.focus_weight and any(p.steps for p in prompts):
+        if config.focus_weight and not any(p.steps for p in prompts):
+            parts |= {"focus": total.new_zeros(()), "focus_log_steps": total.new_zeros(())}
+        elif config.focus_weight:
             to_answer, to_question, there = self._similarities(prompts, question, steps)
             present = there.any(1)  # an example without steps has nothing to focus on
             focus = (focus_loss(to_question, to_answer, there, config.temperature) * present).mean()
