@@ -139,7 +139,7 @@ def test_collect_untrained_with_draws_paths_and_shuffling(backbone, tmp_path):
         "--split",
         "dev",
     ]
-    for name, more in (("a.nc", []), ("b.nc", ["--batch_size", "2"]), ("c.nc", ["--shuffled", "true"])):
+    for name, more in (("a.nc", []), ("b.nc", ["--batch_size", "2"]), ("c.nc", ["--change", "shuffled"])):
         out = ["--count", "4", "--out", str(tmp_path / name)]
         assert main(["collect", *backbone, *options, *CAP, *more, *out]) == 0
     first, second, third = (store.load(tmp_path / name) for name in ("a.nc", "b.nc", "c.nc"))
@@ -274,7 +274,7 @@ ON_A_MODEL = {
     "no data": ("train --task gsm8k --data ./nowhere", r"no folder or file at './nowhere'"),
     "no examples": ("collect --count 0 --out OUT/a.nc", r"cannot take 0 examples; give at least 1"),
     "no paths": ("collect --paths 0 --count 2 --out OUT/a.nc", r"paths=0: it must be at least 1$"),
-    "shuffling one": ("collect --shuffled true --count 1 --out OUT/a.nc", r"needs at least two questions"),
+    "shuffling one": ("collect --change shuffled --count 1 --out OUT/a.nc", r"needs at least two questions"),
     "nothing to resume": ("train --resume true", r"nothing to resume: no checkpoint at .*; train without resume$"),
 }
 

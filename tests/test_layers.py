@@ -32,7 +32,8 @@ ALLOWED = {
     "projection": "files store",
     "runs": "config files backbone methods",
     "train": "config files tasks backbone methods diagnostics runs",
-    "collect": "tasks backbone methods store runs",
+    "changes": "config methods",
+    "collect": "tasks backbone methods store runs changes",
     "pretrain": "files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
     "widgets": "files store scores diagnostics projection runs figures",
@@ -41,7 +42,7 @@ ALLOWED = {
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "scores", "diagnostics", "projection", "figures", "widgets")
-LIVE = ("tasks", "backbone", "methods", "train", "collect", "runs")
+LIVE = ("tasks", "backbone", "methods", "train", "changes", "collect", "runs")
 TORCH = {"torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers"}
 SCREEN = {"plotly", "ipywidgets", "anywidget", "umap", "jscatter", "kaleido"}
 

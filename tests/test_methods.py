@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from workbench.collect import collect, shuffled
+from workbench.changes import shuffled
+from workbench.collect import collect
 from workbench.methods import METHODS, LatentMethod, Stage, Thoughts, build
 from workbench.store import check
 from workbench.tasks import load_task

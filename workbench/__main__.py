@@ -123,7 +123,8 @@ def _collect_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--draws", type=int, default=1, help="answers per thought")
     parser.add_argument("--batch_size", type=int, default=128, help="questions at a time")
     parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled")
-    parser.add_argument("--shuffled", type=bool, default=False, help="control: each question gets another's thoughts")
+    what = "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (see workbench/changes.py)"
+    parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
     parser.add_argument("--decoding", type=Decoding, default=Decoding())
     parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
     given = {re.split(r"[.=]", word)[0] for word in argv}
@@ -244,7 +245,7 @@ def train(given: Namespace) -> int:
 
 def collect(given: Namespace) -> None:
     from . import store
-    from .collect import collect, shuffled
+    from .collect import collect
     from .runs import load_method, read_config
     from .scores import accuracy
     from .tasks import load_task
@@ -260,7 +261,7 @@ def collect(given: Namespace) -> None:
     found = collect(
         method, task, task.examples(given.split, given.count), split=given.split, decoding=given.decoding,
         paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
-        change=shuffled if given.shuffled else None,
+        change=given.change,
     )  # fmt: skip
     store.save(found, given.out)
     interval = accuracy(found)

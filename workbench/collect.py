@@ -1,7 +1,6 @@
 """Run any method over examples: its thoughts, what it answers with them, and the vectors themselves, in one store."""
 
 import json
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -15,11 +14,11 @@ from tqdm import tqdm
 
 from . import runs, store
 from .backbone import Completion, Decoding
+from .changes import Change, change_named
 from .methods import LatentMethod, Thoughts
 from .tasks import Example, Task
 
 REFERENCE_ROWS = 1024  # token embeddings kept beside the thoughts, to measure them against
-Change = Callable[[list[Thoughts]], list[Thoughts]]
 
 
 @torch.no_grad()
@@ -34,12 +33,12 @@ def collect(
     draws: int = 1,
     batch_size: int = 128,
     seed: int = 0,
-    change: Change | None = None,
+    change: str | Change | None = None,
 ) -> xr.Dataset:
     """The store of `method` on `examples`: `paths` thoughts per question, `draws` answers per thought.
 
-    `change` turns the thoughts of all examples (a list, one entry each) into others before they are answered with and
-    stored: the door for counter-tests, e.g. `shuffled`. Nothing depends on `batch_size` beyond rounding.
+    `change` turns the thoughts of all examples into others before they are answered with and stored (a name or a function
+    of `changes`, e.g. "shuffled", "noised:0.5"). Nothing depends on `batch_size` beyond rounding.
     """
     if not examples:
         raise ValueError("no examples to collect; give at least one")
@@ -61,7 +60,8 @@ def collect(
         for k, place in enumerate(places):
             thoughts[place] = _one(found, k)
             similar[place] = {name: value[k].cpu() for name, value in near.items()}
-    thoughts = thoughts if change is None else change(thoughts)
+    if change is not None:
+        thoughts = (change_named(change) if isinstance(change, str) else change)(thoughts)
     bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", delay=2)  # seconds; none if faster
     for places in batches:
         batch = _together([thoughts[i] for i in places], method.backbone.device)
@@ -75,19 +75,10 @@ def collect(
         "seed": seed,
         "decoding": json.dumps(asdict(decoding)),
         "parsing": task.parsing,
-        "changed": "" if change is None else getattr(change, "__name__", repr(change)),
+        "changed": change if isinstance(change, str) else getattr(change, "__name__", repr(change) if change else ""),
         "seconds": time.time() - started,
     }
     return _dataset(method, task, examples, thoughts, similar, answers, attrs)
-
-
-def shuffled(thoughts: list[Thoughts]) -> list[Thoughts]:
-    """Every question gets the thoughts of another one: right kind, wrong content."""
-    if len(thoughts) < 2:
-        raise ValueError("shuffling thoughts needs at least two questions; give more examples")
-    order = random.Random(0).sample(range(len(thoughts)), len(thoughts))
-    taken = dict(zip(order, [*order[1:], order[0]], strict=True))  # one cycle: nobody keeps their own
-    return [thoughts[taken[i]] for i in range(len(thoughts))]
 
 
 def _empty() -> Thoughts:

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from .. import figures, store
 from ..backbone import Backbone
-from ..collect import collect, shuffled
+from ..collect import collect
 from ..diagnostics import describe
 from ..files import write_json
 from ..methods import build
@@ -165,7 +165,7 @@ def run_arm(name: str, arm: Arm, out: Path, folder: Path, seed: int, backbone_na
     if arm.controls:
         made[f"{name}_in_domain"] = collect(method, known, known.examples("test", count), seed=seed)
     if arm.controls and arm.training is not None:
-        made[f"{name}_shuffled"] = collect(method, shift, shift.examples("test", count), seed=seed, change=shuffled)
+        made[f"{name}_shuffled"] = collect(method, shift, shift.examples("test", count), seed=seed, change="shuffled")
     for stem, found in made.items():
         store.save(found, out / "stores" / f"{stem}.nc")
 
