@@ -148,6 +148,14 @@ def _figures_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
 
 
+def _experiment_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from .experiments import EXPERIMENTS, Setting
+
+    parser.add_argument("name", type=Literal[tuple(EXPERIMENTS)], help=f"one of {', '.join(EXPERIMENTS)}")
+    parser.add_class_arguments(Setting)
+    parser.add_argument("--out", type=Path | None, default=None, help="folder; default data/runs/experiments/NAME")
+
+
 def _check_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("what", type=Literal["lta-parity"], help="LTA-Thinker's generator, losses and gradients")
     parser.add_argument("file", type=Path, help=".safetensors: inputs, weights, expectations (see workbench/check.py)")
@@ -315,6 +323,13 @@ def figures(given: Namespace) -> None:
             print(path)
 
 
+def experiment(given: Namespace) -> None:
+    from .experiments import Setting, experiment
+
+    setting = {field.name: given[field.name] for field in fields(Setting)}
+    experiment(given.name, Setting(**setting), given.out)
+
+
 def check(given: Namespace) -> int:
     """1 when the numbers differ, with a sentence on stderr."""
     from .check import lta_parity, read_tensors
@@ -356,6 +371,11 @@ COMMANDS = {
     "score": Command("Accuracy with intervals of one store, paired comparison of more.", _score_options, score),
     "figures": Command(
         "Draw the figures of stores and runs, or redraw one from its sidecar.", _figures_options, figures
+    ),
+    "experiment": Command(
+        "Run a grid of trainings that answers one question, with intervals and figures.",
+        _experiment_options,
+        experiment,
     ),
     "check": Command("Compare what is computed here with numbers from elsewhere.", _check_options, check),
 }

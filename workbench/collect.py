@@ -15,7 +15,7 @@ from tqdm import tqdm
 from . import runs, store
 from .backbone import Completion, Decoding
 from .changes import Change, change_named
-from .methods import LatentMethod, Thoughts
+from .methods import LatentMethod, Prompt, Thoughts
 from .tasks import Example, Task
 
 REFERENCE_ROWS = 1024  # token embeddings kept beside the thoughts, to measure them against
@@ -78,7 +78,8 @@ def collect(
         "changed": change if isinstance(change, str) else getattr(change, "__name__", repr(change) if change else ""),
         "seconds": time.time() - started,
     }
-    return _dataset(method, task, examples, thoughts, similar, answers, attrs)
+    steps = [_step_vectors(method, prompt) for prompt in prompts]
+    return _dataset(method, task, examples, thoughts, similar, steps, answers, attrs)
 
 
 def _empty() -> Thoughts:
@@ -107,6 +108,7 @@ def _dataset(
     examples: Sequence[Example],
     thoughts: Sequence[Thoughts],
     similar: Sequence[dict[str, torch.Tensor]],
+    steps: Sequence[torch.Tensor],
     answers: Sequence[list[list[Completion]]],
     attrs: dict[str, Any],
 ) -> xr.Dataset:
@@ -139,10 +141,11 @@ def _dataset(
         data[f"signal_{name}"] = (step, _stack([t.signals[name] for t in thoughts], np.nan))
     for name in similar[0]:
         data[f"similarity_{name}"] = (("example", "reasoning"), _stack([row[name][None] for row in similar], np.nan))
-    if similar[0]:
-        width = data["similarity_answer"][1].shape[1]
+    width = max(len(example.steps) for example in examples)
+    if width or similar[0]:
         texts = [[*e.steps, *[""] * (width - len(e.steps))] for e in examples]
         data["step_text"] = (("example", "reasoning"), np.array(texts, dtype=str).reshape(len(examples), width))
+        data["step_vector"] = (("example", "reasoning", "feature"), _stack(steps, np.nan))
     coords: dict[str, Any] = {
         "example": np.array([e.id for e in examples], dtype=str),
         "question": ("example", np.array([e.question for e in examples], dtype=str)),
@@ -175,6 +178,12 @@ def _stack(parts: Sequence[torch.Tensor], fill: Any) -> np.ndarray:
     for k, part in enumerate(parts):
         stacked[(k, *(slice(size) for size in part.shape[1:]))] = part[0].numpy()
     return stacked
+
+
+def _step_vectors(method: LatentMethod, prompt: Prompt) -> torch.Tensor:
+    """Mean embedding of the tokens of each gold step, [1, reasoning, feature]: where a thought that says a step would be."""
+    rows = [method.backbone.embed(step).float().mean(0) for step in prompt.steps]
+    return torch.stack(rows)[None].cpu() if rows else torch.zeros(1, 0, method.backbone.width)
 
 
 def _reference(method: LatentMethod) -> np.ndarray:

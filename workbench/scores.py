@@ -152,6 +152,34 @@ def paired_difference(
     return Interval(float(difference.mean()), float(found.low), float(found.high), a.size)
 
 
+def crossed_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """The mean of `values` [run, example] with an interval over both: other seeds and other examples could have come.
+
+    The same examples are answered in every run, so runs and examples are crossed random effects; the variance of the
+    mean is var(run means)/runs + var(example means)/examples (a little too large: noise of single answers is in both),
+    with Satterthwaite's degrees of freedom for Student's t. One run: over examples alone; one example (a statistic of
+    the whole run): over runs alone; one of both: the interval is NaN. `n` counts examples, or runs of such a statistic.
+    Source: Cornfield & Tukey 1956 (crossed random effects); Satterthwaite 1946.
+    """
+    array = _finite(values, "values")
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"values of shape {array.shape}: give [run, example], at least one of each")
+    parts = [
+        (float(means.var(ddof=1)) / means.size, means.size - 1)
+        for means in (array.mean(1), array.mean(0))
+        if means.size > 1
+    ]
+    mean, n = float(array.mean()), array.shape[1] if array.shape[1] > 1 else array.shape[0]
+    variance = sum(part for part, _ in parts)
+    if not parts:
+        return Interval(mean, float("nan"), float("nan"), n)
+    if variance == 0:
+        return Interval(mean, mean, mean, n)
+    freedom = variance**2 / sum(part**2 / df for part, df in parts)
+    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * variance**0.5
+    return Interval(mean, mean - half, mean + half, n)
+
+
 def _pair(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     a, b = _finite(first, "first"), _finite(second, "second")
     if a.shape != b.shape or a.ndim != 1:
@@ -183,11 +211,41 @@ def per_example(
     if measure == "mean":
         return correct.mean(axis=1)
     predictions = store["prediction"].transpose("example", "path", "draw").values.reshape(correct.shape)
-    right = []
-    for row, grades in zip(predictions.tolist(), correct, strict=True):
-        winner = majority_vote(row, same)
-        right.append(bool(winner) and bool(grades[row.index(winner)]))
+    right = [_vote(row, grades, same) for row, grades in zip(predictions.tolist(), correct, strict=True)]
     return np.array(right, dtype=np.float64)
+
+
+def vote_at(
+    store: xr.Dataset, k: int, *, subsets: int = 32, same: Callable[[str, str], bool] | None = None, seed: int = 0
+) -> np.ndarray:
+    """One value per example: how often the majority vote of `k` of its answers is right, over seeded random subsets.
+
+    With k = 1 or all answers there is nothing to draw: the mean answer, and the vote of `per_example`.
+    """
+    answers = _answers(store)
+    if not 1 <= k <= answers:
+        raise ValueError(
+            f"a vote of {k} among {answers} answers: k must be between 1 and their number, collect more draws"
+        )
+    if k == 1:
+        return per_example(store)
+    if k == answers:
+        return per_example(store, "vote", same)
+    correct = store["correct"].transpose("example", "path", "draw").values.reshape(-1, answers)
+    predictions = store["prediction"].transpose("example", "path", "draw").values.reshape(-1, answers)
+    rng = np.random.default_rng(seed)
+    chosen = np.stack([rng.permutation(answers)[:k] for _ in range(subsets)])
+    right = [
+        [_vote(row[picked].tolist(), grades[picked], same) for picked in chosen]
+        for row, grades in zip(predictions, correct, strict=True)
+    ]
+    return np.array(right, dtype=np.float64).mean(axis=1)
+
+
+def _vote(predictions: list[str], grades: np.ndarray, same: Callable[[str, str], bool] | None) -> bool:
+    """Whether the majority's answer is right, judged where it first appears."""
+    winner = majority_vote(predictions, same)
+    return bool(winner) and bool(grades[predictions.index(winner)])
 
 
 def accuracy(

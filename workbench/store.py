@@ -45,7 +45,8 @@ VARIABLES = {
     "token": Kind(STEP, "int"),
     "similarity_answer": Kind(("example", "reasoning"), "float"),  # NaN where an example has fewer gold steps
     "similarity_question": Kind(("example", "reasoning"), "float"),
-    "step_text": Kind(("example", "reasoning"), "text"),
+    "step_text": Kind(("example", "reasoning"), "text"),  # the gold steps, "" where an example has fewer
+    "step_vector": Kind(("example", "reasoning", "feature"), "float"),  # mean embedding of a gold step's tokens, or NaN
 }
 SIGNAL = Kind(STEP, "float")  # variables called signal_<name>
 COORDINATES = {
@@ -182,7 +183,7 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
             plain[name] = (variable.dims, np.array(clean, dtype=object).reshape(variable.shape))
             continue
         encoding[name] = {"zlib": True, "complevel": 4, "shuffle": True} if variable.size else {}
-        if name in ("thought", "reference"):
+        if name in ("thought", "reference", "step_vector"):
             fits = variable.size == 0 or float(abs(variable).max()) <= _FLOAT16
             encoding[name]["dtype"] = "float16" if fits else "float32"
     with whole(path) as partial:

@@ -1,1 +1,54 @@
-"""Experiments: each a grid of runs, their stores, one table and its figures."""
+"""Experiments: a grid of runs, their stores, one table with intervals, its figures and what they say.
+
+`experiment("loss-ablation")` runs one on the shipped backbone; a `Setting` names another backbone, task or budget. Each
+file is one experiment: its first line is the question, `cells` the grid, `report` what is made of the stores.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..config import choose, differences
+from ..runs import RUNS
+from .grid import Setting, run_cells
+from .report import Report, write
+
+__all__ = ["EXPERIMENTS", "Report", "Setting", "experiment", "question"]
+
+EXPERIMENTS = {  # name -> file in this folder
+    "loss-ablation": "loss_ablation",
+    "thought-count": "thought_count",
+    "scaling": "scaling",
+    "variance": "variance",
+    "alignment": "alignment",
+    "positive-step": "positive_step",
+    "transfer": "transfer",
+}
+
+
+def experiment(name: str, setting: Setting | None = None, out: str | Path | None = None) -> Report:
+    """Run the experiment `name` in the folder `out` (default data/runs/experiments/NAME) and write what it found.
+
+    Started again it goes on where it stopped; a finished one is only read. Another setting needs another folder.
+    """
+    module = _module(name)
+    setting, console = setting or Setting(), Console()
+    out = Path(out) if out is not None else RUNS / "experiments" / name
+    done = run_cells(setting, module.cells(setting), out, console)
+    report = module.report(setting, done)
+    for path in write(report, out, {"experiment": name, "question": question(name), "setting": differences(setting)}):
+        console.print(f"  {path}", highlight=False, soft_wrap=True)
+    for sentence in report.findings:
+        console.print(f"• {sentence}", highlight=False, markup=False)
+    return report
+
+
+def question(name: str) -> str:
+    """What an experiment asks, in one line."""
+    return (_module(name).__doc__ or "").splitlines()[0]
+
+
+def _module(name: str) -> Any:
+    return import_module(f".{choose('experiment', name, EXPERIMENTS)}", __name__)

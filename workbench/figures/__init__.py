@@ -5,16 +5,19 @@ A figure draws the numbers it is given and computes nothing that has a name in `
 
 from .curves import collapse_by_step, loss_curves
 from .export import redraw, save
-from .intervals import accuracy
+from .intervals import accuracy, bars
 from .look import Style, style, template
 from .maps import thought_map
+from .response import response
 
 __all__ = [
     "Style",
     "accuracy",
+    "bars",
     "collapse_by_step",
     "loss_curves",
     "redraw",
+    "response",
     "save",
     "style",
     "template",

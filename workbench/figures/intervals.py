@@ -1,64 +1,64 @@
-"""Scores with their intervals."""
+"""Conditions side by side, each a dot with its interval: accuracies, ablations, paired differences, counter-tests."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Width, as_text, need, panels, style
+from .look import Width, as_text, counted, need, panels, plain, style
+from .reference import Reference, add_references, reference_names
+from .response import check_intervals
+
+PITCH = 6.5  # mm from one dot to the next below it, with room for the number above it
 
 
-def accuracy(table: pd.DataFrame, *, width: Width = "page") -> go.Figure:
-    """Accuracies in percent with their intervals, first row on top.
+def accuracy(table: pd.DataFrame, *, color: str | None = None, width: Width = "page") -> go.Figure:
+    """Accuracies in percent with their intervals, first row on top; a panel per task.
 
     table: mean, low, high as shares in [0, 1], n = number of questions, and `name`, or `store` and `measure` as
-    `scores.accuracy_table` has them.
+    `scores.accuracy_table` has them. color: a column that colours the dots, such as "method".
     """
     need(table, ["mean", "low", "high", "n"], "scores.accuracy_table(stores)")
-    if table.empty:
-        raise ValueError("no rows to draw: give one row per method")
     low, mean, high = (table[name].to_numpy(float) for name in ("low", "mean", "high"))
     if not ((low >= 0) & (low <= mean) & (mean <= high) & (high <= 1)).all():
         raise ValueError("the table needs shares with 0 <= low <= mean <= high <= 1: divide percentages by 100")
-    names, sizes = _names(table), [int(n) for n in table["n"]]
-    if len(set(names)) < len(names):
-        raise ValueError("rows share a name: give each row its own in a column `name`")
-    same = len(set(sizes)) == 1
-    labels = [as_text(name if same else f"{name} (n = {n})") for name, n in zip(names, sizes, strict=True)]
-    figure = panels(
-        [""],
-        1,
-        9 * len(table) + 4,
-        width,
-        axes=("accuracy (%)", ""),
-        caption=f"point: mean; line: 95 % interval; n{f' = {sizes[0]} questions' if same else ': number of questions'}",
-    )
-    percent = 100 * np.stack([low, mean, high], axis=1)
-    for name, label, (least, value, most) in zip(names, labels, percent.tolist(), strict=True):
-        look = style(name)
-        figure.add_trace(
-            go.Scatter(
-                x=[value],
-                y=[label],
-                error_x={"array": [most - value], "arrayminus": [value - least], "thickness": 1.5, "width": 0},
-                mode="markers+text",
-                text=[f"{value:.1f}"],
-                textposition="top center",
-                marker={"color": look.color, "symbol": look.symbol, "size": 7},
-                cliponaxis=False,
-                showlegend=False,
-                hovertemplate=f"{value:.1f} % [{least:.1f}, {most:.1f}]<extra>{label}</extra>",
-            )
-        )
-    edge = 0.08 * max(float(np.ptp(percent)), 10)
-    figure.update_xaxes(range=[max(0, percent.min() - edge), min(100, percent.max() + edge)], showgrid=True)
-    # categories count from 0 downwards; the range leaves room for the number above the first point
-    return figure.update_yaxes(categoryarray=labels, range=[len(labels) - 0.5, -0.8], ticks="", showline=False)
+    named = table.assign(name=_names(table))
+    facet = "task" if "task" in table and table["task"].nunique() > 1 else None
+    return bars(named, label="name", color=color, facet=facet, percent=True, x_title="accuracy (%)", width=width)
 
 
-def _names(table: pd.DataFrame) -> list[str]:
-    if "name" in table:
-        return [str(name) for name in table["name"]]
-    need(table, ["store"], "scores.accuracy_table(stores)")
-    if "measure" in table and len(set(table["measure"])) > 1:
-        return [f"{store}, {measure}" for store, measure in zip(table["store"], table["measure"], strict=True)]
-    return [str(store) for store in table["store"]]
+def bars(
+    table: pd.DataFrame,
+    *,
+    label: str,
+    mean: str = "mean",
+    low: str = "low",
+    high: str = "high",
+    color: str | None = None,
+    facet: str | None = None,
+    reference: Reference = None,
+    percent: bool = False,
+    columns: int = 1,
+    x_title: str | Mapping[str, str] | None = None,
+    n: str | int = "n",
+    of: str = "questions",
+    level: float = 0.95,
+    width: Width = "page",
+) -> go.Figure:
+    """Each row's mean as a dot with its interval and its number, first row on top.
+
+    label: the column with the names at the left; rows that share one differ in `color` and stand below each other.
+    facet: a panel per value, below each other with their own labels; or `columns` side by side with the same ones.
+    A row whose low and high are both missing has no interval.
+    reference: upright lines: a value (0 for differences), name -> value, or name -> {panel: value}.
+    percent: the values are shares, drawn times 100.
+    x_title: the name of all x axes, which then share their range; or panel -> its own name and unit.
+    n: what each mean is over, a number or its column; of: what was counted; level: of the intervals.
+
+    Raises ValueError for missing columns, means outside their interval, and rows that nothing tells apart.
+    """
+    need(table, [label, mean, low, high, *(name for name in (color, facet) if name)], "a table with one row per mean")
+    if table.empty:
+        raise ValueError("no rows to draw: give one row per condition")
+    check_intervals(table[low].astype(float), table[mean].astype(float), table[high].astype(float))

@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 Width = Literal["column", "page"]
+Match = Literal["", "x", "y", "xy"]
 MILLIMETRES: dict[Width, int] = {"column": 85, "page": 175}
 PIXEL = 96 / 25.4  # CSS pixels per mm: what plotly, SVG and PDF count in
 TEXT, SMALL = 8 * 96 / 72, 7 * 96 / 72  # font sizes in pixels: 8 and 7 pt
@@ -63,7 +64,7 @@ _met: dict[str, Style] = {}  # labels outside STYLES, in the order this process 
 def style(label: object) -> Style:
     """The colour, marker and dash of a label: fixed for `STYLES` and whole numbers, else kept from its first use on."""
     if isinstance(label, int | np.integer):
-        return Style(OKABE_ITO[int(label) % 8], _SYMBOLS[int(label) % 5], _DASHES[int(label) % 4])
+        return Style(OKABE_ITO[int(label) % 8], _SYMBOLS[int(label) % 5], _DASHES[(int(label) + int(label) // 8) % 4])
     name = str(label).lower().replace("-", "_").replace(" ", "_")  # lta-thinker, lta_thinker, LTA-Thinker are one
     if name not in STYLES and name not in _met:
         k = len(_met)
@@ -145,41 +146,44 @@ def template(scale: float = 1.0) -> go.layout.Template:
 def panels(
     titles: Sequence[str],
     columns: int,
-    height: float,
+    height: float | Sequence[float],
     width: Width,
     *,
     axes: tuple[str, str],
     legend: Sequence[str] = (),
+    legend_title: str = "",
     caption: str = "",
-    shared: bool = False,
+    match: Match = "x",
 ) -> go.Figure:
-    """An empty figure with a panel of `height` mm for each title, and margins that fit what stands around them.
+    """An empty figure with a panel of `height` mm for each title (or one height per row), and room around them.
 
-    axes: names of the x and y axis, written at the outer panels only; legend: the texts that will stand in it;
-    shared: all panels show the same range, so that inner ones need no tick labels.
+    axes: names of the x axis, written once below all panels, and of the y axis, written at the left ones; legend: the
+    texts that will stand in it, beside its title; match: the axes that have the same range in all panels, so that
+    inner ones need no tick labels.
     """
     if width not in MILLIMETRES:
         raise ValueError(f"unknown width {width!r}: use {' or '.join(map(repr, get_args(Width)))}")
     total = MILLIMETRES[width] * PIXEL
     rows = math.ceil(len(titles) / columns)
+    heights = [height] * rows if isinstance(height, int | float) else list(height)
     line = 1.4 * TEXT  # of text, in pixels
     heading = line + 4 if any(titles) else 0
-    entry = 0.56 * TEXT * max(map(len, legend), default=0)  # about the width of the longest label
-    key_lines = math.ceil(len(legend) / max(1, int(0.95 * total // (entry + 45)))) if len(legend) > 1 else 0
     words = "<br>".join(textwrap.wrap(as_text(caption), int(total / (0.47 * SMALL))))
-    below = 8 + 2 * line + (words.count("<br>") + 1) * 1.3 * SMALL if words else 8 + 2 * line
-    above = 8 + heading + (key_lines * 1.3 * line + 6 if key_lines else 0)
+    below = 8 + 2 * line + ((words.count("<br>") + 1) * 1.3 * SMALL if words else 0)
+    entry = 0.56 * TEXT * max(map(len, legend), default=0)  # about the width of the longest label
+    above = 8 + heading + _key_height(len(legend), entry, legend_title, total)
     gap = heading + 8
-    inner = rows * height * PIXEL + (rows - 1) * gap
+    inner = sum(heights) * PIXEL + (rows - 1) * gap
     across = total - 60  # about what the outer tick labels leave
     together: Any = "all"  # plotly's own annotation knows bool only
     figure = make_subplots(
         rows,
         columns,
-        shared_xaxes=together,
-        shared_yaxes=together if shared else False,
-        horizontal_spacing=(12 if shared else 34) / across if columns > 1 else 0,
+        shared_xaxes=together if "x" in match else False,
+        shared_yaxes=together if "y" in match else False,
+        horizontal_spacing=(12 if "y" in match else 34) / across if columns > 1 else 0,
         vertical_spacing=gap / inner if rows > 1 else 0,
+        row_heights=heights,
         specs=[[{} if r * columns + c < len(titles) else None for c in range(columns)] for r in range(rows)],
     )
     for k, title in enumerate(titles):
@@ -188,18 +192,45 @@ def panels(
             corner: dict[str, Any] = {"x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom", "yshift": 2}
             figure.add_annotation(text=as_text(title), xref="x domain", yref="y domain", **corner, **place)
         if k + columns >= len(titles):  # the lowest of its column
-            figure.update_xaxes(title_text=axes[0], showticklabels=True, **place)
+            figure.update_xaxes(title_text=axes[0] if columns == 1 else None, showticklabels=True, **place)
         if place["col"] == 1:
             figure.update_yaxes(title_text=axes[1], **place)
+    if columns > 1:  # one name for all, under the middle, as far below the axes as plotly writes it
+        middle: dict[str, Any] = {"x": 0.5, "y": 0, "xanchor": "center", "yanchor": "top", "yshift": -7 - 1.3 * SMALL}
+        figure.add_annotation(text=axes[0], xref="paper", yref="paper", name="x title", **middle)
     return figure.update_layout(
         template=template(),
         width=round(total),
         height=round(above + inner + below),
         margin={"l": 10, "r": 14, "t": above, "b": below},
-        legend={"entrywidth": entry},
+        legend={"entrywidth": entry, "title": {"text": as_text(legend_title) or None}},
         showlegend=len(legend) > 1,
         title={"text": words or None},
     )
+
+
+def _key_height(entries: int, entry: float, title: str, total: float) -> float:
+    """Pixels of a legend whose entries are so wide; a single entry is left out."""
+    if entries < 2:
+        return 0
+    across = 0.95 * total - 0.56 * TEXT * len(title)
+    return math.ceil(entries / max(1, int(across // (entry + 45)))) * 1.3 * 1.4 * TEXT + 6
+
+
+def counted(table: pd.DataFrame, n: str | int, of: str, level: float) -> str:
+    """How many, and how sure, for a caption: 'n = 1000 questions, 95 % intervals'. n: the number, or its column."""
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}: give the level of the table's intervals between 0 and 1, such as 0.95")
+    if isinstance(n, str):
+        if n not in table:
+            raise ValueError(
+                f"the table has no column {n!r} with the number of {of} behind each row (it has "
+                f"{', '.join(map(str, table))}): add it, or give n=NUMBER and of='{of}' or what else was counted"
+            )
+        least, most = int(table[n].min()), int(table[n].max())
+    else:
+        least = most = n
+    return f"n = {least if least == most else f'{least} to {most}'} {of}, {100 * level:g} % intervals"
 
 
 def plain(name: str) -> str:

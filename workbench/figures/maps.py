@@ -54,7 +54,7 @@ def thought_map(
         axes=_axes(points),
         legend=[group.title for group in groups or []],
         caption=_caption(points),
-        shared=True,
+        match="xy",
     )
     # drawn one after the other, the last label would hide the first where they overlap: deal the points out in layers
     entries = groups or everything

@@ -1,0 +1,281 @@
+"""A grid of runs: each cell trains one method with one seed and collects its stores, in a process of its own.
+
+    OUT/cells/<cell>/   cell.json (what was asked), the run's folder, <store>.nc, measured.json
+
+What is whole is kept: started again, finished stores are read, a stopped training goes on from its checkpoint. Cells
+run side by side, one thread each on CPU (threads that share cores slow each other down many times), one GPU each.
+"""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .. import store
+from ..backbone import Backbone, Decoding
+from ..collect import collect
+from ..config import choose
+from ..files import write_json
+from ..methods import METHODS, LatentMethod, build
+from ..runs import load_method
+from ..tasks import Task, load_task
+from ..train import TrainConfig, train
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an experiment runs on: the backbone, the task, the seeds and one budget for every run."""
+
+    backbone: str = "nano"
+    """Shipped name, folder, or hub id."""
+    revision: str | None = None
+    """Revision of a hub backbone."""
+    task: str = "arith-shift"
+    """Task that is trained and tested on."""
+    data: str | None = None
+    """What the task reads: a path, hub id or difficulty."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Seeds of the trainings; every condition is run with each."""
+    questions: int | None = 500
+    """Test questions per store (the first of the split); None for all."""
+    training: TrainConfig = field(default_factory=TrainConfig)
+    """The budget of every run; its seed is replaced by each of `seeds`."""
+    decoding: Decoding = field(default_factory=Decoding)
+    """How answers are written, unless the experiment is about that."""
+    batch_size: int = 128
+    """Questions answered at a time."""
+    workers: int | None = None
+    """Cells at a time; None for one per GPU, or one per CPU core."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}; give at least one, each once")
+        for name in ("questions", "batch_size", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; give at least 1")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One store of a cell: the trained task unless another is named, answered with thoughts as they are or changed."""
+
+    task: str | None = None
+    data: str | None = None
+    change: str | None = None
+    draws: int = 1
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: a method with its options and one seed; `training` None where nothing is trained.
+
+    `condition` is what the tables say about the cell (column -> value), the same for all seeds of a condition. `measure`,
+    a function at the top of a module, gives numbers of the live method that no store holds.
+    """
+
+    method: str
+    seed: int
+    options: dict[str, Any] = field(default_factory=dict)
+    training: TrainConfig | None = None
+    condition: dict[str, str | int | float] = field(default_factory=dict)
+    stores: dict[str, Answers] = field(default_factory=lambda: {"test": Answers()})
+    measure: Callable[[LatentMethod, Task], dict[str, Any]] | None = None
+
+    @property
+    def name(self) -> str:
+        """Folder of the cell: its condition and seed."""
+        words = [f"{value}" for value in self.condition.values()] or [self.method]
+        return "_".join([*words, f"seed{self.seed}"]).replace(" ", "-").replace("/", "-")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps if every epoch is full; 1 where there is nothing to train. For progress only."""
+        training = self.training
+        return 1 if training is None else training.epochs * -(-(training.examples or 0) // training.batch_size) or 1
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished cell and its folder."""
+
+    cell: Cell
+    folder: Path
+
+    def store(self, name: str = "test") -> xr.Dataset:
+        return store.load(self.folder / f"{name}.nc")
+
+    def measured(self) -> dict[str, Any]:
+        return json.loads((self.folder / "measured.json").read_text(encoding="utf-8"))
+
+
+def run_cells(setting: Setting, cells: Sequence[Cell], out: Path, console: Console) -> list[Done]:
+    """Run every cell that is not finished in `out`; the finished cells, in the order given."""
+    names = [cell.name for cell in cells]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two cells are called {twice[0]!r}; give their conditions different values")
+    folders = {cell.name: out / "cells" / cell.name for cell in cells}
+    for cell in cells:
+        _claim(setting, cell, folders[cell.name])
+    todo = [cell for cell in cells if not _finished(cell, folders[cell.name])]
+    if todo:
+        _run(setting, sorted(todo, key=lambda cell: -cell.steps), folders, console)
+    return [Done(cell, folders[cell.name]) for cell in cells]
+
+
+def _claim(setting: Setting, cell: Cell, folder: Path) -> None:
+    """Write what is asked of a cell, or refuse a folder that holds something else."""
+    shared = {k: v for k, v in asdict(setting).items() if k not in ("seeds", "training", "workers", "batch_size")}
+    measure = cell.measure and f"{cell.measure.__module__}.{cell.measure.__name__}"
+    asked = json.loads(json.dumps({**asdict(replace(cell, measure=None)), "measure": measure, "setting": shared}))
+    path = folder / "cell.json"
+    if not path.exists():
+        write_json(path, asked)
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    different = sorted(key for key in known.keys() | asked.keys() if known.get(key) != asked.get(key))
+    if different:
+        raise ValueError(f"{folder} was made with another {', '.join(different)}; give another --out, or delete it")
+
+
+def _finished(cell: Cell, folder: Path) -> bool:
+    wanted = [f"{name}.nc" for name in cell.stores] + ["measured.json"] * (cell.measure is not None)
+    return all((folder / name).exists() for name in wanted)
+
+
+def _run(setting: Setting, cells: Sequence[Cell], folders: dict[str, Path], console: Console) -> None:
+    """The cells in processes of their own; one bar for all and one for each that is running."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+    )
+    gpus = torch.cuda.device_count()
+    workers = min(len(cells), setting.workers or gpus or os.cpu_count() or 1)
+    context = multiprocessing.get_context("spawn")
+    places = context.Queue()
+    for k in range(workers):
+        places.put(str(k % gpus) if gpus else "")
+    with (
+        _child_environment(single_thread=not gpus),
+        ProcessPoolExecutor(workers, context, initializer=_settle, initargs=(places,)) as pool,
+        Progress(*columns, console=console) as progress,
+    ):
+        total = progress.add_task(f"{len(cells)} runs", total=sum(cell.steps for cell in cells))
+        bars = {cell.name: progress.add_task(cell.name, total=cell.steps, visible=False) for cell in cells}
+        futures = {cell.name: pool.submit(run_cell, setting, cell, folders[cell.name]) for cell in cells}
+        while not all(future.done() for future in futures.values()):
+            _show(progress, total, bars, cells, folders, futures)
+            failed = next((name for name, future in futures.items() if future.done() and future.exception()), None)
+            if failed is not None:
+                pool.shutdown(cancel_futures=True)
+                _raise(failed, futures[failed])
+            time.sleep(0.3)
+        _show(progress, total, bars, cells, folders, futures)
+        for name, future in futures.items():
+            if future.exception() is not None:
+                _raise(name, future)
+
+
+def _show(
+    progress: Progress,
+    total: Any,
+    bars: dict[str, Any],
+    cells: Sequence[Cell],
+    folders: dict[str, Path],
+    futures: dict[str, Future],
+) -> None:
+    done = 0
+    for cell in cells:
+        ready = futures[cell.name].done()
+        steps = cell.steps if ready else min(cell.steps, _written(folders[cell.name] / "metrics.jsonl"))
+        done += steps
+        progress.update(bars[cell.name], completed=steps, visible=futures[cell.name].running() and not ready)
+    progress.update(total, completed=done)
+
+
+def _raise(name: str, future: Future) -> None:
+    """The error of a cell, with the cell's name where it is one for the reader."""
+    error = future.exception()
+    if isinstance(error, ValueError):
+        raise ValueError(f"cell {name}: {error}") from error
+    future.result()
+
+
+def _settle(places: Any) -> None:
+    """In each new process: take one GPU, or one CPU thread."""
+    place = places.get()
+    if place:
+        os.environ["CUDA_VISIBLE_DEVICES"] = place
+    else:
+        torch.set_num_threads(1)
+
+
+@contextmanager
+def _child_environment(single_thread: bool) -> Iterator[None]:
+    """No bars of the children's own (this process draws them), and one thread each on CPU."""
+    ours = {"TQDM_DISABLE": "1"} | ({"OMP_NUM_THREADS": "1"} if single_thread else {})
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _written(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def run_cell(setting: Setting, cell: Cell, folder: Path) -> None:
+    """Train the cell if it asks for that and is not trained yet; then whatever of its stores is missing."""
+    task = load_task(setting.task, setting.data)
+    method = _method(setting, cell, task, folder)
+    for name, asked in cell.stores.items():
+        path = folder / f"{name}.nc"
+        if path.exists():
+            continue
+        other = task if asked.task is None else load_task(asked.task, asked.data)
+        decoding = setting.decoding
+        if asked.temperature is not None:
+            decoding = replace(decoding, temperature=asked.temperature)
+        examples = other.examples("test", setting.questions)
+        found = collect(
+            method, other, examples, decoding=decoding, draws=asked.draws, batch_size=setting.batch_size,
+            seed=cell.seed, change=asked.change,
+        )  # fmt: skip
+        store.save(found, path)
+    if cell.measure is not None and not (folder / "measured.json").exists():
+        write_json(folder / "measured.json", cell.measure(method, task))
+
+
+def _method(setting: Setting, cell: Cell, task: Task, folder: Path) -> LatentMethod:
+    """The cell's method, trained if it should be."""
+    backbone = Backbone.load(setting.backbone, revision=setting.revision)
+    if (folder / "weights.safetensors").exists():
+        return load_method(folder, backbone)
+    options = choose("method", cell.method, METHODS).Config(**cell.options)
+    method = build(cell.method, backbone, options, seed=cell.seed)
+    if cell.training is not None:
+        resume = (folder / "metrics.jsonl").exists()
+        train(method, task, replace(cell.training, seed=cell.seed), folder, resume=resume)
+    return method

@@ -1,0 +1,138 @@
+"""From finished cells to one table: a row per condition and measure, with an interval over seeds and questions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from .. import figures
+from ..diagnostics import describe
+from ..files import write_json, write_text
+from ..runs import provenance
+from ..scores import Interval, crossed_interval, per_example
+from .grid import Done
+
+SHARES = ("accuracy", "majority vote", "pass@k")  # measures drawn in percent
+Condition = dict[str, Any]
+Values = Callable[[Done], Any]  # a value per question [example], or one number for the run
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an experiment found: intervals (`table`), the same per seed (`runs`), pictures, and sentences."""
+
+    table: pd.DataFrame
+    runs: pd.DataFrame
+    figures: dict[str, go.Figure] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
+
+
+def conditions(done: Sequence[Done]) -> list[tuple[Condition, list[Done]]]:
+    """Cells by condition, seeds in order; conditions in the order of their first cell."""
+    groups: dict[tuple, list[Done]] = {}
+    for cell in done:
+        groups.setdefault(tuple(cell.cell.condition.items()), []).append(cell)
+    return [(dict(key), sorted(cells, key=lambda d: d.cell.seed)) for key, cells in groups.items()]
+
+
+def correct(store: str = "test") -> Values:
+    """Share of right answers per question."""
+    return lambda done: per_example(done.store(store))
+
+
+def statistic(name: str, store: str = "test") -> Values:
+    """One number of `diagnostics.describe` over all slots."""
+
+    def value(done: Done) -> float:
+        table = describe(done.store(store))
+        return float(table.loc[(table["step"] == "all") & (table["statistic"] == name), "value"].iloc[0])
+
+    return value
+
+
+def tabulate(
+    done: Sequence[Done], measures: dict[str, Values], more: Condition | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(table, runs): rows of measure, mean, low, high, n, runs per condition, and of measure, seed, mean per cell.
+
+    `more` is added to every row's condition. An experiment can join several such tables.
+    """
+    rows, single = [], []
+    for condition, cells in conditions(done):
+        for measure, values in measures.items():
+            array = np.stack([np.atleast_1d(np.asarray(values(cell), dtype=float)) for cell in cells])
+            about = {**condition, **(more or {}), "measure": measure}
+            rows.append({**about, **vars(crossed_interval(array)), "runs": len(cells)})
+            single += [{**about, "seed": d.cell.seed, "mean": m} for d, m in zip(cells, array.mean(1), strict=True)]
+    return pd.DataFrame(rows), pd.DataFrame(single)
+
+
+def difference(
+    first: Sequence[Done], second: Sequence[Done], values: Values | None = None, other: Values | None = None
+) -> Interval:
+    """Mean of `values(first) - other(second)`, paired by seed and question; what is not trained may have one cell only.
+
+    `values` is the share of right answers unless given, `other` the same as `values`.
+    """
+    take = correct() if values is None else values
+    ours = {cell.cell.seed: np.atleast_1d(take(cell)) for cell in first}
+    theirs = {cell.cell.seed: np.atleast_1d((other or take)(cell)) for cell in second}
+    if len(theirs) == 1:
+        theirs = dict.fromkeys(ours, next(iter(theirs.values())))
+    if ours.keys() != theirs.keys():
+        raise ValueError(
+            f"runs of seeds {sorted(ours)} and {sorted(theirs)} cannot be paired; give both the same seeds"
+        )
+    return crossed_interval(np.stack([ours[seed] - theirs[seed] for seed in ours]))
+
+
+def against(
+    table: pd.DataFrame,
+    runs: pd.DataFrame,
+    *,
+    x: str,
+    color: str | None = None,
+    log_x: bool = False,
+    reference: pd.DataFrame | None = None,
+    reference_name: str = "",
+) -> go.Figure:
+    """The table's measures against the setting `x`, a panel each; `reference`: rows drawn as a horizontal line."""
+    names = dict.fromkeys(table["measure"])
+    seeds = int(table["runs"].max())
+    lines = (
+        None if reference is None else {reference_name: dict(zip(reference["measure"], reference["mean"], strict=True))}
+    )
+    return figures.response(
+        table, x=x, color=color, facet="measure", log_x=log_x, percent=[n for n in names if n in SHARES], reference=lines,
+        points=runs, y_title={n: f"{n} (%)" if n in SHARES else n for n in names}, n=int(table["n"].max()),
+        of=f"questions, {seeds} {'seed' if seeds == 1 else 'seeds'}",
+    )  # fmt: skip
+
+
+def points(interval: Interval) -> str:
+    """A difference of shares in words: +3.1 points [+0.2, +6.0]."""
+    return f"{100 * interval.mean:+.1f} points [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def percent(interval: Interval) -> str:
+    """A share in words: 80.3 % [78.1, 82.4]."""
+    return f"{100 * interval.mean:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def sure(interval: Interval) -> bool:
+    """Whether the interval excludes zero."""
+    return interval.low > 0 or interval.high < 0
+
+
+def write(report: Report, out: Path, about: dict[str, Any]) -> list[Path]:
+    """table.csv, runs.csv, result.json (findings and provenance) and the figures; the paths written."""
+    write_text(out / "table.csv", report.table.to_csv(index=False))
+    write_text(out / "runs.csv", report.runs.to_csv(index=False))
+    write_json(out / "result.json", {**about, "findings": list(report.findings), **provenance()})
+    source = {"runs": [str(out / "cells")], "table": str(out / "table.csv")}
+    drawn = [p for name, figure in report.figures.items() for p in figures.save(figure, name, out / "figures", source)]
+    return [out / "table.csv", out / "runs.csv", out / "result.json", *drawn]

@@ -1,0 +1,59 @@
+"""Do more samples close the gap: accuracy by majority vote and pass@k over N answers, with and without thoughts?
+
+The published claim is that one answer with thoughts beats many without them.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ..scores import pass_at_k, vote_at
+from .grid import Answers, Cell, Done, Setting
+from .report import Report, Values, against, conditions, correct, difference, points, tabulate
+
+SAMPLES = (1, 5, 10, 20)
+TEMPERATURE = 1.0
+METHODS = {"empty slot": "cot", "soft prompt": "soft-prompt", "LTA-Thinker": "lta-thinker"}
+
+
+def cells(setting: Setting) -> list[Cell]:
+    """Each method with as many answers per question as the largest N."""
+    sampled = {"test": Answers(draws=max(SAMPLES), temperature=TEMPERATURE)}
+    return [
+        Cell(name, seed, {}, None if name == "cot" else setting.training, {"method": title}, sampled)
+        for title, name in METHODS.items()
+        for seed in setting.seeds
+    ]
+
+
+def voted(k: int) -> Values:
+    return lambda done: vote_at(done.store(), k)
+
+
+def passed(k: int) -> Values:
+    def values(done: Done) -> object:
+        successes = done.store()["correct"].sum(("path", "draw")).values
+        return pass_at_k(successes, max(SAMPLES), k)
+
+    return values
+
+
+def report(setting: Setting, done: Sequence[Done]) -> Report:
+    """Vote and pass@k against N, one line per method."""
+    parts = [
+        tabulate(done, {measure: values(k)}, {"samples": k})
+        for k in SAMPLES
+        for measure, values in {"majority vote": voted, "pass@k": passed}.items()
+    ]
+    table, runs = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    by = {condition["method"]: cells for condition, cells in conditions(done)}
+    findings = []
+    for other in ("empty slot", "soft prompt"):
+        one = difference(by["LTA-Thinker"], by[other], correct())
+        many = difference(by["LTA-Thinker"], by[other], correct(), voted(max(SAMPLES)))
+        findings.append(
+            f"One sampled answer of LTA-Thinker against one of the {other}: {points(one)}; against the majority of "
+            f"{max(SAMPLES)} answers of the {other}: {points(many)}."
+        )
+    drawn = against(table, runs, x="samples", color="method", log_x=True)
+    return Report(table, runs, {"scaling": drawn}, tuple(findings))
