@@ -313,7 +313,39 @@ def test_export_refuses_what_the_files_cannot_say(reference, tiny, tmp_path):
         ValueError, match="has no heads=2, so its files cannot hold this method; train one with heads=1"
     ):
         export_official(heads, tmp_path / "y")
+    linear = build("lta-thinker", tiny(), replace(LTAThinkerConfig.reference(), generator="linear"))
+    with pytest.raises(ValueError, match="has no generator='linear', .*; train one with generator='block'"):
+        export_official(linear, tmp_path / "y")
+    for option in ({"positions": True}, {"slot_start": 5}):
+        other = build("lta-thinker", tiny(), replace(LTAThinkerConfig.reference(), **option))
+        (name,) = option
+        with pytest.raises(ValueError, match=f"has no {name}="):
+            export_official(other, tmp_path / "y")
     assert not (tmp_path / "y").exists()
+
+
+def test_the_assistant_path_has_a_projection_alone(tiny, tiny_folder, tmp_path):
+    """On another assistant and on the backbone itself."""
+    for place, assistant in (("x", str(tiny_folder("llama", chat=True))), ("y", "")):
+        config = replace(LTAThinkerConfig.reference(3), generator="assistant", assistant=assistant)
+        method = build("lta-thinker", tiny(), config, seed=5)
+        folder = export_official(method, tmp_path / place)
+        assert [path.name for path in folder.iterdir()] == [PROJECTION]
+        again = import_official(folder, tiny(), thoughts=3, assistant=assistant)
+        assert again.config == config
+        prompts = [method.render(e, load_task("arith-shift")) for e in load_task("arith-shift").examples("dev", 3)]
+        assert torch.equal(method.think(prompts).vectors, again.think(prompts).vectors)
+    torch.save({"weight": torch.zeros(32, 48), "bias": torch.zeros(32)}, folder / PROJECTION)
+    with pytest.raises(ValueError, match=r"'weight' has shape \(32, 48\), but backbone '.* with assistant .*' needs"):
+        import_official(folder, tiny(), assistant=str(tiny_folder("llama", chat=True)))
+
+
+def test_a_checkpoint_with_a_block_takes_no_assistant(reference, tiny, tmp_path):
+    folder = export_official(reference, tmp_path / "x")
+    with pytest.raises(
+        ValueError, match=r"holds TransformerBlock\.bin, which the assistant path does not have; leave out"
+    ):
+        import_official(folder, tiny(), assistant="")
 
 
 def saved(name, value):
@@ -341,7 +373,7 @@ def alone(projection):
 MISMATCHES = {
     r"lacks projection\.bin; give a checkpoint folder": lambda folder: (folder / PROJECTION).unlink(),
     "as the 'ckpt' folder does .* where the block is forgotten; give one of its per-epoch folders": alone(None),
-    r"of the published assistant path \(no TransformerBlock\.bin, .* \(32, 16\): .* width 16\), .*; give": alone(
+    r"of the published assistant path \(no TransformerBlock\.bin, .* width 16\); give assistant=\.\.\., the name": alone(
         {"weight": torch.zeros(32, 16), "bias": torch.zeros(32)}
     ),
     r"projection\.bin: tensor 'weight' has shape \(48, 48\), but backbone '.*' needs \(32, 32\); load": edited(

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .methods.lta_thinker import LTAThinkerConfig, ThoughtBlock, alignment_loss, focus_loss
+from .methods.lta_thinker import LTAThinkerConfig, ThoughtBlock, alignment_loss, focus_loss, nearest_step
 
 TOLERANCE, EPS = 1e-5, 1e-6
 OUTPUTS = ("Z", "U")
@@ -263,7 +263,8 @@ def _losses(case: _Case, outputs: Tensor) -> dict[str, Tensor]:
     to_question = F.cosine_similarity(steps, question[:, None], dim=-1)
     to_answer = F.cosine_similarity(steps, case.answer[:, None], dim=-1)
     temperature = LTAThinkerConfig.reference().temperature
-    return {"focus": focus_loss(to_question, to_answer, case.there, temperature).mean(), "align": alignment}
+    positive = nearest_step(to_answer, case.there)
+    return {"focus": focus_loss(to_question, positive, case.there, temperature).mean(), "align": alignment}
 
 
 def _notes(file: _File, focused: bool) -> tuple[str, ...]:

@@ -10,10 +10,13 @@ TransformerBlock.bin   float32: self_attn.in_proj_weight (3H, H), self_attn.in_p
                        self_attn.out_proj.weight (H, H), self_attn.out_proj.bias (H,), linear1.weight (F, H),
                        linear1.bias (F,), linear2.weight (H, F), linear2.bias (H,), norm1.weight (H,), norm2.weight (H,)
 
-The files hold neither the number of thoughts nor what stands at the slots: see `import_official`.
+The published assistant path (generator="assistant") has no block: a folder of it holds `projection.bin` alone, with a
+weight (H, width of the assistant). The files hold neither the number of thoughts, nor what stands at the slots, nor
+which assistant it was: see `import_official`.
 """
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +30,24 @@ from .methods.lta_thinker import LTAThinker, LTAThinkerConfig
 
 PROJECTION, BLOCK = "projection.bin", "TransformerBlock.bin"
 # What the published code does at test time; a method that differs here means something else by the same weights.
-SAME_MEANING = ("heads", "slots", "input_norm", "output_scale")
+SAME_MEANING = ("heads", "positions", "slots", "slot_start", "input_norm", "output_scale")
 
 
 def import_official(
-    folder: str | Path, backbone: Backbone, *, thoughts: int = LTAThinkerConfig.reference().thoughts
+    folder: str | Path,
+    backbone: Backbone,
+    *,
+    thoughts: int = LTAThinkerConfig.reference().thoughts,
+    assistant: str | None = None,
 ) -> LTAThinker:
     """The method, in its reference configuration, with the weights of a published checkpoint folder.
 
-    `thoughts` is the number it shall write, which the files do not hold. Weights take the dtypes of the reference
-    configuration (block float32, projection bfloat16), whatever floating point they are stored in. The slots are the
-    last rows of the embedding table (`slots="token-ids"`), where the published code takes ids from 150001 (Qwen) or
-    128011 (Llama) on. Everything is checked before anything is used; a ValueError says which tensor of which file does
-    not fit, what it is, what is needed and what to do.
+    `thoughts` is the number it shall write and `assistant` the language model of a checkpoint of the assistant path
+    ("" for the backbone itself), which the files do not say. Weights take the dtypes of the reference configuration
+    (block float32, projection bfloat16), whatever floating point they are stored in. The slots are the tokens that the
+    published code takes (`slots="token-ids"`): ids from 150001 (Qwen) or 128011 (Llama 3) on; on other backbones the
+    last rows of the embedding table. Everything is checked before anything is used; a ValueError says which tensor of
+    which file does not fit, what it is, what is needed and what to do.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -47,21 +55,28 @@ def import_official(
     if not (folder / PROJECTION).is_file():
         raise ValueError(f"{folder} lacks {PROJECTION}; give a checkpoint folder that holds {PROJECTION} and {BLOCK}")
     projection = _read(folder / PROJECTION)
-    if not (folder / BLOCK).is_file():
+    config, there = LTAThinkerConfig.reference(thoughts), (folder / BLOCK).is_file()
+    if assistant is not None and there:
+        raise ValueError(f"{folder} holds {BLOCK}, which the assistant path does not have; leave out assistant")
+    if assistant is None and not there:
         raise ValueError(_without_block(folder, projection))
-    block = _read(folder / BLOCK)
-    method = build("lta-thinker", backbone, LTAThinkerConfig.reference(thoughts))
+    if assistant is not None:
+        config = replace(config, generator="assistant", assistant=assistant)
+    method = build("lta-thinker", backbone, config)
     assert isinstance(method, LTAThinker)
-    parts = ((method.projection, projection, PROJECTION), (method.block, block, BLOCK))
+    parts: list[tuple[nn.Module, dict[str, Tensor], str]] = [(method.projection, projection, PROJECTION)]
+    if method.block is not None:
+        parts.append((method.block, _read(folder / BLOCK), BLOCK))
+    models = f"{backbone.name} with assistant {assistant}" if assistant else backbone.name
     for module, found, name in parts:
-        _check(module, found, folder / name, backbone.name)
+        _check(module, found, folder / name, models)
     for module, found, _ in parts:
         module.load_state_dict(found)  # copies, and so casts
     return method.eval()
 
 
 def export_official(method: LTAThinker, folder: str | Path) -> Path:
-    """Write the method's weights as the published code saves them; the folder appears with both files or not at all.
+    """Write the method's weights as the published code saves them; the folder appears with all files or not at all.
 
     The projection is rounded to bfloat16, which the published code would do on loading. ValueError when the folder
     holds something already, or when the method differs from the published one in what its weights mean.
@@ -69,6 +84,11 @@ def export_official(method: LTAThinker, folder: str | Path) -> Path:
     folder, reference = Path(folder), LTAThinkerConfig.reference()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} is there already; give a new folder, so that files of two checkpoints never mix")
+    if method.config.generator == "linear":
+        raise ValueError(
+            "the published code has no generator='linear', so its files cannot hold this method; train one with "
+            "generator='block' (--preset reference) or 'assistant'"
+        )
     other = [name for name in SAME_MEANING if getattr(method.config, name) != getattr(reference, name)]
     if other:
         ours = ", ".join(f"{name}={getattr(method.config, name)!r}" for name in other)
@@ -80,7 +100,8 @@ def export_official(method: LTAThinker, folder: str | Path) -> Path:
     with whole(folder) as temporary:
         temporary.mkdir()
         torch.save(_state(method.projection, torch.bfloat16), temporary / PROJECTION)
-        torch.save(_state(method.block, torch.float32), temporary / BLOCK)
+        if method.block is not None:
+            torch.save(_state(method.block, torch.float32), temporary / BLOCK)
     return folder
 
 
@@ -116,8 +137,8 @@ def _without_block(folder: Path, projection: dict[str, Tensor]) -> str:
     if len(shape) == 2 and shape[0] != shape[1]:
         return (
             f"{folder} is a checkpoint of the published assistant path (no {BLOCK}, and the projection's weight is "
-            f"{shape}: from the states of a small language model of width {shape[1]}), which LTA-Thinker's generator "
-            f"does not have; give a checkpoint with {BLOCK}"
+            f"{shape}: from the states of a small language model of width {shape[1]}); give assistant=..., the name of "
+            f"that model, or a checkpoint with {BLOCK}"
         )
     return (
         f"{folder} holds {PROJECTION} without {BLOCK}, as the 'ckpt' folder does that the published training writes at "

@@ -87,17 +87,22 @@ class LatentMethod(nn.Module, ABC):
         super().__init__()
         self.backbone, self.config = backbone, config
 
+    @property
+    def trainable_parameters(self) -> int:
+        """How many numbers training changes."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
     @abstractmethod
     def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
         """The thoughts of each question, from what is known at test time: never from `steps`, `answer` or `target`."""
 
     def render(self, example: Example, task: Task) -> Prompt:
         """The example as ids: instruction, question, slot; the worked steps are the target."""
-        message = "\n".join(filter(None, [task.instruction, example.question]))
-        before, after = self.backbone.around(message + SLOT, task.opening)
+        message = task.message(example.question, SLOT, self.backbone.family)
+        before, after = self.backbone.around(message, task.opening)
         steps = tuple(self.backbone.ids(step + "\n") for step in example.steps)
         announced = self.backbone.ids(f"{task.mark} {example.answer}")
-        end = torch.tensor([self.backbone.tokenizer.eos_token_id])
+        end = torch.tensor([self.backbone.turn_end])
         target = torch.cat([*steps, announced, end])
         question, answer = self.backbone.ids(example.question), self.backbone.ids(example.answer)
         return Prompt(example, before, after, target, question, steps, answer)

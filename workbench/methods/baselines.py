@@ -36,8 +36,8 @@ class Direct(CoT):
 
     def render(self, example: Example, task: Task) -> Prompt:
         prompt = super().render(example, task)
-        message = "\n".join(filter(None, [task.instruction, example.question]))
-        _, after = self.backbone.around(message + SLOT, task.mark)
+        message = task.message(example.question, SLOT, self.backbone.family)
+        _, after = self.backbone.around(message, task.mark)
         return replace(prompt, after=after, target=prompt.target[-len(prompt.answer) - 1 :])
 
 

@@ -1,0 +1,89 @@
+"""What makes generator outputs from generator inputs: the block, and what stands in for it and its inputs."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ...backbone import Backbone
+
+QWEN_SLOTS = 150001  # the published first slot of Qwen vocabularies, a rare word piece
+LLAMA_SLOTS = "<|reserved_special_token_3|>"  # of Llama 3: id 128011
+
+
+class ThoughtBlock(nn.Module):
+    """One post-norm transformer layer: single attention without positions or causal mask, ReLU feed-forward, RMSNorm.
+
+    Parameters are named and shaped as in the published `TransformerBlock.bin`.
+    """
+
+    def __init__(self, width: int, hidden: int, heads: int = 1, eps: float = 1e-6):
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.norm1, self.norm2 = nn.RMSNorm(width, eps), nn.RMSNorm(width, eps)
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "row position feature"],
+        mask: Bool[Tensor, "row position"],
+        keep: Int[Tensor, "row kept"] | None = None,
+    ) -> Float[Tensor, "row kept feature"]:
+        """Outputs at the positions `keep` (all read all real positions); the others are never computed."""
+        queries = at(inputs, keep)
+        mixed, _ = self.self_attn(queries, inputs, inputs, key_padding_mask=~mask)
+        states = self.norm1(queries + mixed)
+        return self.norm2(states + self.linear2(F.relu(self.linear1(states))))
+
+
+def at(
+    vectors: Float[Tensor, "row position feature"], keep: Int[Tensor, "row kept"] | None
+) -> Float[Tensor, "row kept feature"]:
+    """The vectors at the positions `keep` of each row; the very same tensor when None."""
+    return vectors if keep is None else vectors[torch.arange(len(vectors), device=vectors.device)[:, None], keep]
+
+
+def with_mean(
+    inputs: Float[Tensor, "row position feature"],
+    text: Bool[Tensor, "row position"],
+    keep: Int[Tensor, "row kept"] | None = None,
+) -> Float[Tensor, "row kept feature"]:
+    """Inputs at `keep` plus the mean input over `text`: all that a generator without attention sees of a question.
+
+    A linear map of the slots alone would give every question the same thoughts.
+    """
+    weights = text[..., None]
+    return at(inputs, keep) + (inputs * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+
+
+def sinusoids(positions: Int[Tensor, "row position"], width: int) -> Float[Tensor, "row position feature"]:
+    """Fixed positions, RMS sqrt(1/2): sines, then cosines, of wave lengths 2 pi to 20000 pi (Vaswani et al. 2017)."""
+    half = (width + 1) // 2
+    rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10000) / half))
+    angles = positions[..., None] * rates
+    return torch.cat([angles.sin(), angles.cos()], -1)[..., :width]
+
+
+def slot_ids(backbone: Backbone, count: int, start: int | None = None) -> Int[Tensor, "slot"]:
+    """Ids of the tokens at `count` slots: from `start` on, or where the published code takes them, else the last ones.
+
+    Published are 150001 on for Qwen and 128011 on for Llama 3, known here by their vocabularies.
+    """
+    size, vocabulary = len(backbone.table), backbone.tokenizer.get_vocab()
+    if start is None and "<|im_start|>" in vocabulary and size > QWEN_SLOTS:
+        start = QWEN_SLOTS
+    elif start is None:
+        start = int(vocabulary.get(LLAMA_SLOTS, size - count))
+    if not 0 <= start <= size - count:
+        raise ValueError(
+            f"{count} slots from id {start} on do not fit into the {size} tokens of {backbone.name!r}; give a "
+            f"slot_start from 0 to {size - count}, or fewer thoughts"
+        )
+    return torch.arange(start, start + count)
+
+
+def unit_rms(vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ feature"]:
+    """Vectors scaled to a root mean square of one."""
+    return vectors * vectors.square().mean(-1, keepdim=True).add(1e-12).rsqrt()
