@@ -4,48 +4,116 @@
     slot cosine     = mean cosine between the slots of a question  1: several slots say what one says
 
 Effective rank and cosine alone mislead: an untrained, nearly constant thought has a high rank, a useful one needs only
-one or two directions. Read them beside relative spread and accuracy. `vectors` has the statistics as functions of plain
-arrays, `tables` makes tables of stores.
+one or two directions. Read them beside relative spread and accuracy. Statistics are functions of plain arrays (feature
+axis last): `cloud` has those of one cloud, `divergences` of two, `gaussianity` the tests, `thoughts` those that know
+examples and steps, `verdict` the judgement. `tables` makes tables of stores.
 """
 
-from .tables import MEANINGS, describe, positive_steps
-from .vectors import (
-    PositiveStep,
-    Verdict,
-    collapse,
+from .cloud import (
+    Drift,
+    active_units,
+    anisotropy,
     covariance_eigenvalues,
+    drift,
     effective_rank,
-    feature_softmax_kl,
-    gaussian_kl,
-    gaussian_kl_moments,
+    feature_variances,
+    intrinsic_dimension,
     mean_cosine,
+    neighbour_ratio,
     norm_ratio,
     participation_ratio,
-    positive_step,
-    probe,
+    principal_components,
     relative_spread,
-    slot_cosines,
     spread,
 )
+from .divergences import (
+    MMDTest,
+    feature_softmax_kl,
+    frechet_distance,
+    gaussian_kl,
+    gaussian_kl_moments,
+    knn_kl,
+    mmd,
+    mmd_test,
+    vocabulary_js,
+    vocabulary_kl,
+)
+from .gaussianity import HenzeZirkler, Mardia, henze_zirkler, mahalanobis_qq, mardia
+from .information import Information, classifier_information, knn_information
+from .positive import PositiveStep, positive_step
+from .readout import (
+    Parallelism,
+    compression_rate,
+    effective_paths,
+    even_split,
+    match_steps,
+    nearest_tokens,
+    parallelism,
+    path_weights,
+    top_k_mass,
+    vocabulary_entropy,
+)
+from .resampling import Estimate, bootstrap, jackknife
+from .tables import MEANINGS, describe, positive_steps
+from .thoughts import VariancePart, probe, slot_cosines, variance_parts
+from .verdict import Verdict, collapse
 
 __all__ = [
     "MEANINGS",
+    "Drift",
+    "Estimate",
+    "HenzeZirkler",
+    "Information",
+    "MMDTest",
+    "Mardia",
+    "Parallelism",
     "PositiveStep",
+    "VariancePart",
     "Verdict",
+    "active_units",
+    "anisotropy",
+    "bootstrap",
+    "classifier_information",
     "collapse",
+    "compression_rate",
     "covariance_eigenvalues",
     "describe",
+    "drift",
+    "effective_paths",
     "effective_rank",
+    "even_split",
     "feature_softmax_kl",
+    "feature_variances",
+    "frechet_distance",
     "gaussian_kl",
     "gaussian_kl_moments",
+    "henze_zirkler",
+    "intrinsic_dimension",
+    "jackknife",
+    "knn_information",
+    "knn_kl",
+    "mahalanobis_qq",
+    "mardia",
+    "match_steps",
     "mean_cosine",
+    "mmd",
+    "mmd_test",
+    "nearest_tokens",
+    "neighbour_ratio",
     "norm_ratio",
+    "parallelism",
     "participation_ratio",
+    "path_weights",
     "positive_step",
     "positive_steps",
+    "principal_components",
     "probe",
     "relative_spread",
     "slot_cosines",
     "spread",
+    "top_k_mass",
+    "variance_parts",
+    "vocabulary_entropy",
+    "vocabulary_js",
+    "vocabulary_kl",
 ]

@@ -6,20 +6,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .vectors import (
-    as_thoughts,
-    between,
-    collapse,
-    effective_rank,
-    gaussian_kl,
-    mean_cosine,
-    norm_ratio,
-    participation_ratio,
-    positive_step,
-    ratio,
-    slot_cosines,
-    softmax_kl,
-)
+from .cloud import effective_rank, mean_cosine, norm_ratio, participation_ratio
+from .divergences import gaussian_kl, softmax_kl
+from .inputs import as_thoughts, ratio
+from .positive import positive_step
+from .thoughts import between, slot_cosines
+from .verdict import collapse
 
 MEANINGS = {  # statistic: (unit, meaning)
     "spread": ("units²", "variance between questions at one step, mean over features"),

@@ -1,0 +1,35 @@
+"""Positive steps: the gold step that is most similar to the answer."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class PositiveStep:
+    """Which gold step is most similar, per example. Arrays over examples."""
+
+    index: np.ndarray  # -1 where an example has no steps; the first of equals
+    similarity: np.ndarray  # of the chosen step, NaN without steps
+    margin: np.ndarray  # to the second best, NaN with fewer than two
+    candidates: np.ndarray  # number of steps
+    log_candidates: np.ndarray  # nats: the focus loss of a generator that cannot tell steps apart; NaN without steps
+
+
+def positive_step(similarity: ArrayLike) -> PositiveStep:
+    """The most similar step of each row of `similarity` [example, reasoning]; NaN = the example has no such step."""
+    s = np.asarray(similarity, dtype=np.float64)
+    if s.ndim != 2 or np.isinf(s).any():
+        raise ValueError(f"similarity of shape {s.shape}: give [example, reasoning] with finite values or NaN")
+    candidates = (~np.isnan(s)).sum(axis=1)
+    filled = np.concatenate([np.where(np.isnan(s), -np.inf, s), np.full((len(s), 2), -np.inf)], axis=1)
+    ordered = np.sort(filled, axis=1)[:, ::-1]
+    best, second = ordered[:, 0], ordered[:, 1]
+    return PositiveStep(
+        index=np.where(candidates > 0, filled.argmax(axis=1), -1),
+        similarity=np.where(candidates > 0, best, np.nan),
+        margin=np.subtract(best, second, out=np.full(len(s), np.nan), where=candidates > 1),
+        candidates=candidates,
+        log_candidates=np.log(candidates, out=np.full(len(s), np.nan), where=candidates > 0),
+    )

@@ -1,0 +1,94 @@
+"""How sure one can be of a statistic: examples are the unit, and are drawn again or left out whole.
+
+bootstrap   draws examples with replacement; for means, spreads, ranks, cosines
+jackknife   leaves groups of examples out; for statistics that copies of an example would upset
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of all examples, with an interval for its value on other examples of the same kind, as many."""
+
+    value: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    statistic: Callable[..., float],
+    *arrays: ArrayLike,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """Seeded percentile interval of `statistic(*arrays)`; the first axis of each array is examples, drawn together.
+
+    Drawn examples occur several times: not for what rests on nearest distances (`knn_kl`, `neighbour_ratio`,
+    `intrinsic_dimension`, `knn_information`), and ranks and divergences come out biased where examples are few; use
+    `jackknife` there. ValueError where a resample has no value. Source: Efron & Tibshirani 1993.
+    """
+    clouds, n = _examples(arrays, level, 2)
+    rng = np.random.default_rng(seed)
+    drawn = np.array(
+        [statistic(*(c[rows] for c in clouds)) for rows in rng.integers(0, n, (resamples, n))], dtype=float
+    )
+    if np.isnan(drawn).any():
+        raise ValueError(f"{np.isnan(drawn).sum()} of {resamples} resamples have no value (NaN): give more examples")
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(statistic(*clouds)), float(low), float(high))
+
+
+def jackknife(
+    statistic: Callable[..., float],
+    *arrays: ArrayLike,
+    level: float = 0.95,
+    groups: int = 20,
+    paired: bool = True,
+    seed: int = 0,
+) -> Estimate:
+    """value ± t s of `statistic(*arrays)`, where s^2 = (g - 1) / g x the sum of squares of the g values that leave one
+    random group of examples out, around their mean.
+
+    The first axis of each array is examples. `paired`: row i of each is the same example, so that a group leaves all;
+    otherwise they are independent, may differ in length, and their s^2 add up. t is Student's with g - 1 degrees of
+    freedom. Not for medians and other statistics with jumps, nor for an `mmd` of equal clouds. Source: Efron &
+    Tibshirani 1993, chapter 11; groups: Kott 2001.
+    """
+    clouds, _ = _examples(arrays, level, groups if groups >= 2 else 2, paired)
+    if groups < 2:
+        raise ValueError(f"{groups} groups: give at least 2, such as 20")
+    rng = np.random.default_rng(seed)
+    variance = 0.0
+    for which in [range(len(clouds))] if paired else [[k] for k in range(len(clouds))]:
+        group = rng.permutation(len(clouds[which[0]])) % groups
+        left = np.array(
+            [
+                statistic(*(cloud[group != g] if k in which else cloud for k, cloud in enumerate(clouds)))
+                for g in range(groups)
+            ]
+        )
+        variance += (groups - 1) * left.var()
+    value = float(statistic(*clouds))
+    half = float(stats.t.ppf((1 + level) / 2, groups - 1) * np.sqrt(variance))
+    return Estimate(value, value - half, value + half)
+
+
+def _examples(
+    arrays: Sequence[ArrayLike], level: float, need: int, paired: bool = True
+) -> tuple[list[np.ndarray], int]:
+    if not 0 < level < 1:
+        raise ValueError(f"level {level}: give a confidence level between 0 and 1, such as 0.95")
+    clouds = [np.asarray(array) for array in arrays]
+    lengths = [len(cloud) if cloud.ndim else 0 for cloud in clouds]
+    if not lengths or (paired and len(set(lengths)) > 1):
+        raise ValueError(f"arrays of lengths {lengths}: give arrays with the same examples along their first axis")
+    if min(lengths) < need:
+        raise ValueError(f"{min(lengths)} examples: this interval needs at least {need}, give more examples")
+    return clouds, min(lengths)
