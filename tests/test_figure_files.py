@@ -10,7 +10,8 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from choreographer.browsers.chromium import Chromium
-from test_figures import EVERY, accuracies, metrics, points
+from test_figure_means import accuracies
+from test_figures import EVERY, metrics, points
 
 from workbench.figures import accuracy, export, loss_curves, redraw, save, thought_map
 

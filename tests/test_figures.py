@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from stores import synthetic_store
+from test_figure_means import accuracies, differences, sweep
 
 from workbench import figures
 from workbench.figures import (
     accuracy,
+    bars,
     collapse_by_step,
     loss_curves,
+    response,
     style,
     template,
     thought_map,
@@ -34,18 +37,15 @@ def metrics(seed=0, steps=60):
     return table
 
 
-def accuracies(**given):
-    return pd.DataFrame(
-        {"name": ["none", "soft_prompt", "lta_thinker"], "mean": [0.41, 0.5, 0.75]}
-        | {"low": [0.37, 0.46, 0.71], "high": [0.45, 0.54, 0.79], "n": [500, 500, 500]}
-        | given
-    )
-
-
 def drawn(figure, **chosen):
     """All (x, y) of the traces with these properties, sorted; legend keys have none."""
     traces = [t for t in figure.data if all(t[name] == value for name, value in chosen.items())]
     return sorted((x, y) for t in traces for x, y in zip(t.x, t.y, strict=True) if x is not None)
+
+
+def headings(figure):
+    """What stands above the panels."""
+    return [a.text for a in figure.layout.annotations if a.name != "x title"]
 
 
 EVERY = {
@@ -54,6 +54,8 @@ EVERY = {
     "collapse_by_step": (lambda **k: collapse_by_step({"a": metrics(), "b": metrics(1)}, **k), "training step"),
     "loss_curves": (lambda **k: loss_curves(metrics(), **k), "training step"),
     "loss_curves of runs": (lambda **k: loss_curves({"a": metrics(), "b": metrics(1)}, log=True, **k), "training step"),
+    "response": (lambda **k: response(sweep(), x="thoughts", color="method", **k), "thoughts"),
+    "bars": (lambda **k: bars(differences(), label="change", facet="domain", reference=0, **k), "mean"),
     "accuracy": (lambda **k: accuracy(accuracies(), **k), "accuracy (%)"),
 }
 
@@ -66,8 +68,9 @@ def test_every_figure_has_the_look_the_size_named_axes_and_its_n(name, width):
     assert figure.layout.template == template()
     assert figure.layout.width == round({"column": 85, "page": 175}[width] / 25.4 * 96)
     titles = [a.title.text for a in figure.select_xaxes() if a.title.text]
-    assert titles
-    assert all(title.startswith(axis) for title in titles)
+    titles += [a.text for a in figure.layout.annotations if a.name == "x title"]
+    (title,) = titles  # said once, whatever the number of panels
+    assert title.startswith(axis)
     assert "n = " in figure.layout.title.text
     # upload button: as part of the figure, so that notebooks and widgets lack it too
     assert "sendChartToCloud" in figure.layout.template.layout.modebar.remove
@@ -102,9 +105,10 @@ def test_thought_map_panels_split_by_step_and_share_axes():
     for step in range(3):
         part = table[table["step"] == step]
         assert drawn(figure, xaxis=f"x{step + 1 if step else ''}") == sorted(zip(part["x"], part["y"], strict=True))
-    assert [a.text for a in figure.layout.annotations] == [f"step {step} (n = 20)" for step in range(3)]
+    assert headings(figure) == [f"slot {step} (n = 20)" for step in range(3)]
     assert figure.layout.xaxis2.matches == "x"
-    assert {t.name for t in figure.data if t.showlegend} == {f"operations {k}" for k in set(table["label_operations"])}
+    assert {t.name for t in figure.data if t.showlegend} == {str(k) for k in set(table["label_operations"])}
+    assert figure.layout.legend.title.text == "operations"
 
 
 def test_shares_of_several_draws_and_signals_get_a_colour_scale():
@@ -130,15 +134,34 @@ def test_hover_tells_question_gold_and_prediction_as_text_not_markup():
     texts = [text for t in thought_map(table).data for text in t.hovertext or ()]
     assert len(texts) == len(table)
     assert "Is 1 &lt; 2 &amp; &lt;b&gt;bold&lt;/b&gt;?" in texts[0]
-    for fact in ("gold: ", "prediction: ", "example: ", "step: ", "correct: "):
+    for fact in ("gold: ", "prediction: ", "example: ", "slot: ", "answer: "):
         assert fact in texts[0]
 
 
-def test_many_points_are_drawn_with_webgl():
+def test_no_label_is_always_drawn_last():
+    """Else it would hide the others where thoughts coincide."""
+    table = points(steps=3)
+    both = pd.concat([table] * 3, ignore_index=True)
+    figure = thought_map(both, "step")
+    drawn_order = [t.name for t in figure.data if not t.showlegend]
+    assert len(set(drawn_order[-9::3])) == 3  # each label ends one of the last three layers
+    assert [t.name for t in thought_map(both, "step").data] == [t.name for t in figure.data]  # and never by chance
+    sizes = {
+        t.name: t.marker.size for t in thought_map(table.iloc[: len(table) - 9], "step").data if t.x[0] is not None
+    }
+    assert len(set(sizes.values())) > 1  # rarer labels have a rim
+
+
+def test_many_points_are_drawn_with_webgl_and_very_many_are_thinned():
     table = points()
     many = pd.concat([table] * 70, ignore_index=True)
     assert {t.type for t in thought_map(table).data} == {"scatter"}
     assert len(drawn(thought_map(many), type="scattergl")) == len(many)
+    very = pd.concat([table] * 300, ignore_index=True)
+    figure = thought_map(very)
+    assert len(drawn(figure)) == 20000
+    assert "n = 24000 thoughts of 20 questions, of which 20000 are drawn" in figure.layout.title.text
+    assert set(drawn(figure)) <= set(zip(table["x"], table["y"], strict=True))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +187,7 @@ def test_collapse_by_step_draws_each_probe_of_each_run_without_the_gaps():
     before = runs["mine"].copy(deep=True)
     figure = collapse_by_step(runs)
     assert len(figure.data) == 12
-    panels = [a.text for a in figure.layout.annotations]
+    panels = headings(figure)
     assert panels[:2] == ["relative spread (0 to 1)", "effective rank"]
     for name, table in runs.items():
         found = table.dropna(subset="probe_relative_spread")
@@ -183,21 +206,48 @@ def test_collapse_by_step_shows_the_probes_there_are():
         collapse_by_step(metrics()[["step", "loss"]])
 
 
-def test_loss_curves_draw_the_total_and_its_parts():
+def test_loss_curves_have_a_panel_for_the_total_and_each_part():
     table = metrics()
     table["loss_off"] = np.nan
     figure = loss_curves(table)
-    assert [t.name for t in figure.data] == ["total", "likelihood", "focus"]
+    assert headings(figure) == ["total", "likelihood", "focus"]
+    assert not figure.layout.showlegend
     for trace, column in zip(figure.data, ("loss", "loss_likelihood", "loss_focus"), strict=True):
         assert list(trace.x) == table["step"].tolist()
         assert list(trace.y) == table[column].tolist()
-    assert loss_curves(table, log=True).layout.yaxis.type == "log"
+    assert {a.type for a in loss_curves(table, log=True).select_yaxes()} == {"log"}
 
 
-def test_loss_curves_of_several_runs_have_a_panel_per_part():
+def test_what_a_part_is_held_against_stands_in_its_panel():
+    table = metrics().assign(loss_focus_log_steps=1.1)
+    for runs in (table, {"a": table, "b": metrics(1)}):
+        figure = loss_curves(runs)
+        assert headings(figure) == ["total", "likelihood", "focus"]
+        dotted = [t for t in figure.data if t.line.dash == "dot"]
+        assert {(t.name, t.xaxis, t.mode) for t in dotted} >= {("log of the number of steps", "x3", "lines")}
+        assert sum(t.showlegend for t in dotted if t.name.startswith("log of")) == 1
+        assert {t.xaxis for t in dotted if t.name.startswith("log of")} == {"x3"}
+
+
+def test_loss_curves_of_several_runs_have_a_line_for_each():
     figure = loss_curves({"a": metrics(), "b": metrics(1)})
-    assert [a.text for a in figure.layout.annotations] == ["total", "likelihood", "focus"]
+    assert headings(figure) == ["total", "likelihood", "focus"]
     assert drawn(figure, name="b", xaxis="x3") == list(zip(range(1, 61), metrics(1)["loss_focus"], strict=True))
+    assert [t.name for t in figure.data if t.showlegend] == ["a", "b"]
+
+
+def test_no_cosine_axis_goes_beyond_one():
+    for table in (metrics(), metrics().assign(probe_cosine=1.0)):
+        figure = collapse_by_step(table)
+        for title, axis in zip(headings(figure), figure.select_yaxes(), strict=True):
+            if title.endswith("cosine"):
+                least, most = axis.range
+                assert most == 1
+                assert least < min(
+                    y for t in figure.data for y in t.y if t.yaxis == axis.plotly_name.replace("axis", "")
+                )
+            else:
+                assert axis.rangemode == "tozero"
 
 
 @pytest.mark.parametrize(
@@ -219,46 +269,6 @@ def test_loss_curves_refuse(given, arguments, message):
         loss_curves(given, **arguments)
 
 
-# --------------------------------------------------------------------------------------------------------- accuracy
-
-
-def test_accuracy_draws_percent_with_the_interval_given():
-    table = accuracies()
-    before = table.copy(deep=True)
-    figure = accuracy(table)
-    assert [t.y[0] for t in figure.data] == table["name"].tolist()
-    for trace, row in zip(figure.data, table.itertuples(), strict=True):
-        assert trace.x[0] == pytest.approx(100 * row.mean)
-        assert trace.x[0] + trace.error_x.array[0] == pytest.approx(100 * row.high)
-        assert trace.x[0] - trace.error_x.arrayminus[0] == pytest.approx(100 * row.low)
-        assert trace.marker.color == style(row.name).color
-    assert figure.layout.title.text == "point: mean; line: 95 % interval; n = 500 questions"
-    pd.testing.assert_frame_equal(table, before)
-
-
-def test_accuracy_puts_differing_n_on_the_labels_and_reads_accuracy_table():
-    assert accuracy(accuracies(n=[500, 400, 500])).data[1].y[0] == "soft_prompt (n = 400)"
-    scored = accuracies(store=["a", "a", "b"], measure=["mean", "vote", "mean"]).drop(columns="name")
-    assert [t.y[0] for t in accuracy(scored).data] == ["a, mean", "a, vote", "b, mean"]
-    scored["measure"] = "mean"
-    with pytest.raises(ValueError, match="rows share a name"):
-        accuracy(scored)
-
-
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        (accuracies(mean=[41, 50, 75]), "shares with 0 <= low <= mean <= high <= 1: divide percentages by 100"),
-        (accuracies(low=[0.42, 0.46, np.nan]), "shares with 0 <= low"),
-        (accuracies().iloc[:0], "no rows to draw"),
-        (accuracies().drop(columns="n"), "the table lacks n "),
-    ],
-)
-def test_accuracy_refuses(table, message):
-    with pytest.raises(ValueError, match=message):
-        accuracy(table)
-
-
 # ------------------------------------------------------------------------------------------------------------- look
 
 
@@ -275,7 +285,7 @@ def test_labels_are_text_not_markup():
     figure = loss_curves({"<i>a</i>": metrics(), "b": metrics(1)})
     assert figure.data[0].name == "&lt;i&gt;a&lt;/i&gt;"
     table = accuracies(name=["<pause>", "a", "b"])
-    assert accuracy(table).data[0].y[0] == "&lt;pause&gt;"
+    assert accuracy(table).layout.yaxis.ticktext[0] == "&lt;pause&gt;"
 
 
 def test_import_is_light():

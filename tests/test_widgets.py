@@ -147,10 +147,10 @@ def test_there_are_curves_for_what_was_logged():
     assert len(curves({"a": pd.DataFrame([{"step": 1, "loss": 1.0}])})) == 1
 
 
-def test_loss_curves_can_average_and_can_stand_apart():
+def test_loss_curves_can_average():
     table = pd.DataFrame({"step": np.arange(1, 6), "loss": [1.0, 3, 5, 7, 8], "loss_a": [2.0, 2, 4, 4, np.nan]})
     table["warnings"] = [["text is left out"]] * 5
-    figure: Any = loss_curves(table, window=2, apart=True)
+    figure: Any = loss_curves(table, window=2)
     total, part = figure.data
     assert (list(total.x), list(total.y)) == ([2, 4, 5], [2.0, 6.0, 8.0])
     assert (list(part.x), list(part.y)) == ([2, 4], [2.0, 4.0])

@@ -88,7 +88,7 @@ def curves(tables: Mapping[str, pd.DataFrame]) -> list[go.Figure]:
     if not begun:
         return []
     window = max(1, max(map(len, begun.values())) // POINTS)
-    drawn = [loss_curves(begun, window=window, apart=True)]
+    drawn = [loss_curves(begun, window=window)]
     probed = any(column in table for table in begun.values() for column in PROBES)
     return [*drawn, collapse_by_step(begun)] if probed else drawn
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Style, Width, as_text, need, panels, plain, style
+from .look import GREY, Style, Width, as_text, need, panels, plain, style
 
 PROBES = {  # columns of metrics.jsonl, see diagnostics.probe -> panel titles
     "probe_relative_spread": "relative spread (0 to 1)",
@@ -16,6 +16,9 @@ PROBES = {  # columns of metrics.jsonl, see diagnostics.probe -> panel titles
     "probe_cosine": "question cosine",
     "probe_slot_cosine": "slot cosine",
     "probe_rms": "root mean square",
+}
+YARDSTICKS = {  # columns of metrics.jsonl that say what a part would be -> what they are
+    "loss_focus_log_steps": "log of the number of steps",  # the focus loss of a generator that cannot tell steps apart
 }
 FEW = 40  # up to this many points a line shows each of them
 
@@ -33,58 +36,49 @@ def collapse_by_step(metrics: pd.DataFrame | Mapping[str, pd.DataFrame], *, widt
     figure = _by_value(runs, {name: PROBES[name] for name in found}, columns, width, "")
     for k, name in enumerate(found):
         # a collapsed run sits at an edge of its panel: cosine at 1, the others at 0
-        edge: dict[str, Any] = {"range": [None, 1.03]} if name.endswith("cosine") else {"rangemode": "tozero"}
+        edge: dict[str, Any] = {"rangemode": "tozero"}
+        if name.endswith("cosine"):
+            least = min(min(_values(table, name), default=1.0) for table in runs.values())
+            edge = {"range": [least - 0.05 * max(1 - least, 0.02), 1]}
         figure.update_yaxes(row=k // columns + 1, col=k % columns + 1, **edge)
     return figure
 
 
 def loss_curves(
-    metrics: pd.DataFrame | Mapping[str, pd.DataFrame],
-    *,
-    log: bool = False,
-    window: int = 1,
-    apart: bool = False,
-    width: Width = "page",
+    metrics: pd.DataFrame | Mapping[str, pd.DataFrame], *, log: bool = False, window: int = 1, width: Width = "page"
 ) -> go.Figure:
-    """Total loss and its parts over training: one run in one panel, several runs with a panel per part.
+    """Total loss and its parts over training: a panel for each, since they differ in size, and a line per run.
 
-    metrics: the table of `runs.read_metrics` (columns step, loss, loss_<part>), or name -> table.
-    log: logarithmic loss axis; raises ValueError where a value is 0 or less.
+    metrics: the table of `runs.read_metrics` (columns step, loss, loss_<part>), or name -> table. A column
+    loss_<part>_<what> is something to hold that part against, and stands dotted in its panel.
+    log: logarithmic loss axes; raises ValueError where a value is 0 or less.
     window: draw means of this many logged values, each at its last step; 1 draws every value, nothing smoothed.
-    apart: a panel per part for one run, too: parts differ in size.
     """
     if window < 1:
         raise ValueError(f"window is {window}: give the number of logged values to average, 1 or more")
     runs = {run: _averaged(table, window) for run, table in _runs(metrics).items()}
-    parts = {"loss": "total"}
+    found = {"loss": "total"}
     for table in runs.values():
         need(table, ["loss"], "runs.read_metrics(run)")
         names = [str(name) for name in table if str(name).startswith("loss_")]
-        parts |= {name: name.removeprefix("loss_") for name in names if _values(table, name).size}
+        found |= {name: plain(name.removeprefix("loss_")) for name in names if _values(table, name).size}
     for run, table in runs.items() if log else ():
-        for name in parts:
+        for name in found:
             if (_values(table, name) <= 0).any():
                 raise ValueError(f"{name} of {run or 'this run'} is 0 or less somewhere: draw it with log=False")
-    if len(runs) > 1 or apart:
-        columns = 2 if width == "column" or len(parts) in (2, 4) else 3
-        titles = {name: plain(part) for name, part in parts.items()}
-        figure = _by_value(runs, titles, columns, width, "loss (nats)", window)
-    else:
-        (table,) = runs.values()
-        figure = panels(
-            [""],
-            1,
-            45 if width == "column" else 70,
-            width,
-            axes=("training step", "loss (nats)"),
-            legend=[plain(part) for part in parts.values()],
-            caption=_caption(runs, "loss", window),
+    beside = {name: part for name in found for part in found if part != "loss" and name.startswith(f"{part}_")}
+    parts = {name: title for name, title in found.items() if name not in beside}
+    columns = min(len(parts), 2 if width == "column" or len(parts) == 4 else 3)
+    figure = _by_value(runs, parts, columns, width, "loss (nats)", window, beside)
+    for k, part in enumerate(parts if log else ()):
+        together = [part, *(name for name in beside if beside[name] == part)]
+        drawn = [value for table in runs.values() for name in together for value in _values(table, name)]
+        ratio = max(drawn) / min(drawn)
+        # a tick at each power of ten, at 1, 2, 5 in each decade, or where plotly finds round numbers
+        labels = 1 if ratio > 1000 else "D2" if ratio > 8 else None
+        figure.update_yaxes(
+            type="log", dtick=labels, nticks=5, tickformat="~g", row=k // columns + 1, col=k % columns + 1
         )
-        figure.add_traces([_line(table, name, plain(part), style(part)) for name, part in parts.items()])
-    if log:
-        drawn = pd.concat([_values(table, name) for table in runs.values() for name in parts])
-        labels = "D2" if drawn.max() < 1000 * drawn.min() else 1  # at 1, 2, 5 in each decade, or at powers of ten
-        figure.update_yaxes(type="log", dtick=labels, tickformat="~g")
     return figure
 
 
@@ -100,22 +94,34 @@ def _averaged(table: pd.DataFrame, window: int) -> pd.DataFrame:
 
 
 def _by_value(
-    runs: dict[str, pd.DataFrame], titles: dict[str, str], columns: int, width: Width, y_name: str, window: int = 1
+    runs: dict[str, pd.DataFrame],
+    titles: dict[str, str],
+    columns: int,
+    width: Width,
+    y_name: str,
+    window: int = 1,
+    beside: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """A panel per column of `titles`, a line per run."""
+    """A panel per column of `titles`, a line per run; `beside`: other columns -> those in whose panel they stand."""
+    other = {name: plain(YARDSTICKS.get(name, name.removeprefix("loss_"))) for name in beside or {}}
     figure = panels(
         list(titles.values()),
         columns,
-        34 if width == "page" else 28,
+        45 if len(titles) == 1 else 34 if width == "page" else 28,
         width,
         axes=("training step", y_name),
-        legend=list(runs),
+        legend=[*(runs if len(runs) > 1 else []), *other.values()],
         caption=_caption(runs, next(iter(titles)), window),
     )
     for k, column in enumerate(titles):
+        place: dict[str, Any] = {"row": k // columns + 1, "col": k % columns + 1}
         for run, table in runs.items():
-            line = _line(table, column, run, style(run)).update(showlegend=k == 0)
-            figure.add_trace(line, row=k // columns + 1, col=k % columns + 1)
+            keyed = k == 0 and len(runs) > 1
+            figure.add_trace(_line(table, column, run, style(run)).update(showlegend=keyed), **place)
+            for name in [name for name, part in (beside or {}).items() if part == column]:
+                dotted = _line(table, name, other[name], Style(GREY, "x", "dot"))
+                dotted.update(mode="lines", line_dash="dot", showlegend=run == next(iter(runs)))
+                figure.add_trace(dotted, **place)
     return figure.update_xaxes(nticks=5)
 
 
@@ -128,6 +134,7 @@ def _line(table: pd.DataFrame, column: str, name: str, look: Style) -> go.Scatte
         name=as_text(name),
         legendgroup=name,
         mode="lines+markers" if few else "lines",
+        cliponaxis=False,  # a line along the edge keeps its width
         line={"color": look.color, "dash": "solid" if few else look.dash, "width": 1.25},
         marker={"color": look.color, "symbol": look.symbol, "size": 4},
         hovertemplate="step %{x}: %{y:.4g}<extra>" + name + "</extra>",

@@ -1,16 +1,30 @@
 """Conditions side by side, each a dot with its interval: accuracies, ablations, paired differences, counter-tests."""
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Width, as_text, counted, need, panels, plain, style
-from .reference import Reference, add_references, reference_names
-from .response import check_intervals
+from .look import SMALL, Style, Width, as_text, counted, need, panels, plain, style
+from .means import (
+    VALUES,
+    Reference,
+    check_intervals,
+    draw_lines,
+    headings,
+    named,
+    on_axis,
+    places,
+    reference_lines,
+    span,
+    tidy,
+)
 
-PITCH = 6.5  # mm from one dot to the next below it, with room for the number above it
+KEYS = ["label", "line", "panel"]
+PITCH = 6.5  # mm from one dot to the next, with room for the number above it
 
 
 def accuracy(table: pd.DataFrame, *, color: str | None = None, width: Width = "page") -> go.Figure:
@@ -20,12 +34,21 @@ def accuracy(table: pd.DataFrame, *, color: str | None = None, width: Width = "p
     `scores.accuracy_table` has them. color: a column that colours the dots, such as "method".
     """
     need(table, ["mean", "low", "high", "n"], "scores.accuracy_table(stores)")
-    low, mean, high = (table[name].to_numpy(float) for name in ("low", "mean", "high"))
+    low, mean, high = (np.asarray(table[name], float) for name in ("low", "mean", "high"))
     if not ((low >= 0) & (low <= mean) & (mean <= high) & (high <= 1)).all():
         raise ValueError("the table needs shares with 0 <= low <= mean <= high <= 1: divide percentages by 100")
+    facet = "task" if "task" in table and len(set(table["task"])) > 1 else None
     named = table.assign(name=_names(table))
-    facet = "task" if "task" in table and table["task"].nunique() > 1 else None
     return bars(named, label="name", color=color, facet=facet, percent=True, x_title="accuracy (%)", width=width)
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    if "name" in table:
+        return [str(name) for name in table["name"]]
+    need(table, ["store"], "scores.accuracy_table(stores)")
+    if "measure" in table and len(set(table["measure"])) > 1:
+        return [f"{store}, {measure}" for store, measure in zip(table["store"], table["measure"], strict=True)]
+    return [str(store) for store in table["store"]]
 
 
 def bars(
@@ -49,16 +72,128 @@ def bars(
     """Each row's mean as a dot with its interval and its number, first row on top.
 
     label: the column with the names at the left; rows that share one differ in `color` and stand below each other.
-    facet: a panel per value, below each other with their own labels; or `columns` side by side with the same ones.
+    facet: a panel per value, below each other, each with its own labels; or, on a page, in `columns`
+    that share all labels.
     A row whose low and high are both missing has no interval.
     reference: upright lines: a value (0 for differences), name -> value, or name -> {panel: value}.
     percent: the values are shares, drawn times 100.
     x_title: the name of all x axes, which then share their range; or panel -> its own name and unit.
-    n: what each mean is over, a number or its column; of: what was counted; level: of the intervals.
+    n: what each mean is over, a number or its column (where it differs, labels say it); of: what was counted; level:
+    of the intervals.
 
     Raises ValueError for missing columns, means outside their interval, and rows that nothing tells apart.
     """
-    need(table, [label, mean, low, high, *(name for name in (color, facet) if name)], "a table with one row per mean")
-    if table.empty:
+    if columns < 1:
+        raise ValueError(f"columns is {columns}: give the number of panels side by side, 1 or more")
+    names = {"label": label, "mean": mean, "low": low, "high": high, "line": color, "panel": facet}
+    rows = tidy(table, names, "a table with one row per mean")
+    _check(rows)
+    caption = counted(table, n, of, level if any(rows["low"].notna()) else None)
+    if isinstance(n, str) and len(set(table[n])) > 1:
+        rows["label"] = [f"{name} (n = {size:.0f})" for name, size in zip(rows["label"], table[n], strict=True)]
+    if percent:
+        rows[list(VALUES)] *= 100
+    split, lines = list(rows["panel"].unique()), list(rows["line"].unique())
+    references = reference_lines(reference, split, split if percent else [])
+    own = isinstance(x_title, Mapping)
+    key = [plain(str(line)) for line in lines if len(lines) > 1]
+    across = 1 if width == "column" else min(columns, len(split))
+    slots = {panel: _slots(rows if across > 1 else rows.loc[rows["panel"] == panel]) for panel in split}
+    figure = panels(
+        headings(split, x_title),
+        across,
+        [PITCH * (max(slots[panel].values()) + 1.3) for panel in split[::across]],
+        width,
+        axes=("" if own else str(x_title or plain(mean) + (" (%)" if percent else "")), ""),
+        legend=[*key, *named(references)],
+        legend_title=plain(color) if color and key else "",
+        caption=f"{caption}; numbers: means",
+        match=("" if own else "x") + ("y" if across > 1 else ""),
+    )
+    at = places(split, across)
+    for panel, trace in _traces(rows, slots, bool(key), percent):
+        figure.add_trace(trace, **at[panel])
+    draw_lines(figure, references, at, upright=True)
+    for panel, place in at.items():
+        values = on_axis([panel] if own else split, references, rows)
+        figure.update_xaxes(range=span(values, shares=percent, edge=0.08), showgrid=True, **place)
+        figure.update_yaxes(**_labels(slots[panel], 45 if width == "page" else 24), **place)
+    return figure
+
+
+def _check(rows: pd.DataFrame) -> None:
+    """Refuse what cannot be drawn as it is."""
+    if rows.empty:
         raise ValueError("no rows to draw: give one row per condition")
-    check_intervals(table[low].astype(float), table[mean].astype(float), table[high].astype(float))
+    missing = [str(label) for label, gone in zip(rows["label"], rows["mean"].isna(), strict=True) if gone]
+    if missing:
+        raise ValueError(f"the mean of {missing[0]!r} is missing: leave such rows out of the table")
+    check_intervals(rows)
+    twice = [str(label) for label, again in zip(rows["label"], rows.duplicated(KEYS), strict=True) if again]
+    if twice:
+        raise ValueError(
+            f"rows share a name: {twice[0]!r} stands twice; give each row its own, or tell rows apart by "
+            "`color` or `facet`"
+        )
+
+
+def _slots(rows: pd.DataFrame) -> dict[tuple[Any, Any], float]:
+    """How far down each (label, line) stands: one slot each, and half a slot between labels of several lines."""
+    slots: dict[tuple[Any, Any], float] = {}
+    at = 0.0
+    for label in rows["label"].unique():
+        lines = rows.loc[rows["label"] == label, "line"].unique()
+        slots |= {(label, line): at + k for k, line in enumerate(lines)}
+        at += len(lines) + (0.5 if len(lines) > 1 else 0)
+    return slots
+
+
+def _traces(
+    rows: pd.DataFrame, slots: Mapping[Any, Mapping[tuple[Any, Any], float]], keys: bool, percent: bool
+) -> Iterator[tuple[Any, go.Scatter]]:
+    """The panel and dots of each line; the first of a line carries its key."""
+    form = ("+" if min(rows["mean"]) < 0 else "") + (".1f" if percent else ".3g")
+    keyed = set()
+    for panel, line in dict.fromkeys(zip(rows["panel"], rows["line"], strict=True)):
+        part = rows.loc[(rows["panel"] == panel) & (rows["line"] == line)]
+        at = [slots[panel][name, line] for name in part["label"]]
+        yield panel, _dots(part, at, style(line), str(line), form).update(showlegend=keys and line not in keyed)
+        keyed.add(line)
+
+
+def _dots(part: pd.DataFrame, at: list[float], look: Style, line: str, form: str) -> go.Scatter:
+    return go.Scatter(
+        x=part["mean"].tolist(),
+        y=at,
+        error_x={
+            "array": (part["high"] - part["mean"]).tolist(),
+            "arrayminus": (part["mean"] - part["low"]).tolist(),
+            "thickness": 1.5,
+            "width": 0,
+        },
+        customdata=[[as_text(name), low, high] for name, low, high in part[["label", "low", "high"]].to_numpy()],
+        mode="markers+text",
+        text=[f"{value:{form}}".replace("-", "−") for value in part["mean"]],
+        textposition="top center",
+        textfont={"size": SMALL},
+        marker={"color": look.color, "symbol": look.symbol, "size": 7},
+        name=as_text(plain(line)),
+        legendgroup=line,
+        cliponaxis=False,
+        hovertemplate="%{customdata[0]}: %{x:.4g} [%{customdata[1]:.4g}, %{customdata[2]:.4g}]"
+        f"<extra>{as_text(line)}</extra>",
+    )
+
+
+def _labels(slots: Mapping[tuple[Any, Any], float], longest: int) -> dict[str, Any]:
+    """The y axis: a label in the middle of its slots, downwards, with room for the number above the first dot."""
+    places: dict[str, list[float]] = {}
+    for (label, _), at in slots.items():
+        places.setdefault(str(label), []).append(at)
+    return {
+        "tickvals": [sum(found) / len(found) for found in places.values()],
+        "ticktext": ["<br>".join(map(as_text, textwrap.wrap(label, longest))) for label in places],
+        "range": [max(slots.values()) + 0.5, -0.8],
+        "ticks": "",
+        "showline": False,
+    }

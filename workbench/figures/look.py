@@ -123,6 +123,7 @@ def template(scale: float = 1.0) -> go.layout.Template:
         "yanchor": "top",
         "font": {"size": text},
         "bgcolor": "rgba(0,0,0,0)",
+        "title": {"font": {"size": text}},
         "tracegroupgap": 0,
     }
     return go.layout.Template(
@@ -158,8 +159,8 @@ def panels(
     """An empty figure with a panel of `height` mm for each title (or one height per row), and room around them.
 
     axes: names of the x axis, written once below all panels, and of the y axis, written at the left ones; legend: the
-    texts that will stand in it, beside its title; match: the axes that have the same range in all panels, so that
-    inner ones need no tick labels.
+    texts that will stand in it (none: no legend), beside its title; match: the axes that have the same range in all
+    panels, so that inner ones need no tick labels.
     """
     if width not in MILLIMETRES:
         raise ValueError(f"unknown width {width!r}: use {' or '.join(map(repr, get_args(Width)))}")
@@ -203,23 +204,26 @@ def panels(
         width=round(total),
         height=round(above + inner + below),
         margin={"l": 10, "r": 14, "t": above, "b": below},
-        legend={"entrywidth": entry, "title": {"text": as_text(legend_title) or None}},
-        showlegend=len(legend) > 1,
+        legend={"entrywidth": entry, "title": {"text": as_text(legend_title) or None if legend else None}},
+        showlegend=bool(legend),
         title={"text": words or None},
     )
 
 
 def _key_height(entries: int, entry: float, title: str, total: float) -> float:
-    """Pixels of a legend whose entries are so wide; a single entry is left out."""
-    if entries < 2:
+    """Pixels of a legend whose entries are so wide."""
+    if not entries:
         return 0
     across = 0.95 * total - 0.56 * TEXT * len(title)
     return math.ceil(entries / max(1, int(across // (entry + 45)))) * 1.3 * 1.4 * TEXT + 6
 
 
-def counted(table: pd.DataFrame, n: str | int, of: str, level: float) -> str:
-    """How many, and how sure, for a caption: 'n = 1000 questions, 95 % intervals'. n: the number, or its column."""
-    if not 0 < level < 1:
+def counted(table: pd.DataFrame, n: str | int, of: str, level: float | None) -> str:
+    """How many, and how sure, for a caption: 'n = 1000 questions, 95 % intervals'.
+
+    n: the number, or its column; level: of the intervals, None where there are none.
+    """
+    if level is not None and not 0 < level < 1:
         raise ValueError(f"level is {level}: give the level of the table's intervals between 0 and 1, such as 0.95")
     if isinstance(n, str):
         if n not in table:
@@ -227,10 +231,12 @@ def counted(table: pd.DataFrame, n: str | int, of: str, level: float) -> str:
                 f"the table has no column {n!r} with the number of {of} behind each row (it has "
                 f"{', '.join(map(str, table))}): add it, or give n=NUMBER and of='{of}' or what else was counted"
             )
-        least, most = int(table[n].min()), int(table[n].max())
+        sizes = [int(size) for size in table[n]]
+        least, most = min(sizes), max(sizes)
     else:
         least = most = n
-    return f"n = {least if least == most else f'{least} to {most}'} {of}, {100 * level:g} % intervals"
+    intervals = "" if level is None else f", {100 * level:g} % intervals"
+    return f"n = {least if least == most else f'{least} to {most}'} {of}{intervals}"
 
 
 def plain(name: str) -> str:

@@ -7,8 +7,21 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Style, Width, as_text, counted, need, panels, plain, style
-from .reference import Reference, add_references, reference_names
+from .look import MILLIMETRES, Style, Width, as_text, counted, panels, plain, style
+from .means import (
+    VALUES,
+    Reference,
+    check_intervals,
+    draw_lines,
+    headings,
+    named,
+    on_axis,
+    percent_panels,
+    places,
+    reference_lines,
+    span,
+    tidy,
+)
 
 FEW = 12  # up to this many settings on a line each has its bar; beyond it they make a band
 
@@ -49,129 +62,94 @@ def response(
     Raises ValueError for missing columns, means outside their interval, two means of a line at one setting, and
     settings of 0 or less on a logarithmic axis.
     """
-    need(table, [x, y, low, high, *_given(color, facet)], "a table with one row per mean")
-    means = _tidy(table, x, y, color, facet).assign(low=table[low].to_numpy(float), high=table[high].to_numpy(float))
+    columns = {"x": x, "mean": y, "line": color, "panel": facet}
+    means = tidy(table, columns | {"low": low, "high": high}, "a table with one row per mean")
+    single = tidy(table.iloc[:0] if points is None else points, columns, "the single results behind the means")
     _check(means, x, log_x)
     split, lines = list(means["panel"].unique()), list(means["line"].unique())
-    hundred = split if percent is True else [] if percent is False else list(percent)
+    hundred = percent_panels(percent, split)
+    for rows in (means, single):
+        rows.loc[np.isin(rows["panel"], hundred), [name for name in VALUES if name in rows]] *= 100
     references = reference_lines(reference, split, hundred)
-    means = _in_percent(means, hundred)
-    single = None
-    caption = counted(table, n, of, level)
-    if points is not None:
-        need(points, [x, y, *_given(color, facet)], "the single results behind the means")
-        single = _in_percent(_tidy(points, x, y, color, facet), hundred)
-        caption += f"; faint points: {points_are}"
     own = isinstance(y_title, Mapping)
-    several = len(lines) > 1
-    key = [*(plain(str(line)) for line in lines if several), *dict.fromkeys(line.name for line in references)]
-    columns = min(len(split), 3 if width == "page" else 2)
+    key = [plain(str(line)) for line in lines if len(lines) > 1]
+    across = min(len(split), 2 if width == "column" or len(split) == 4 else 3)
     figure = panels(
-        [str(y_title.get(panel, panel)) if own else plain(str(panel)) for panel in split],
-        columns,
-        (60 if width == "page" else 45) if len(split) == 1 else 38,
+        headings(split, y_title),
+        across,
+        38 if len(split) > 1 else 45 if width == "column" else 60,
         width,
         axes=(x_title or plain(x), "" if own else str(y_title or plain(y) + (" (%)" if percent else ""))),
-        legend=key,
-        legend_title=plain(color) if color and several else "",
-        caption=caption,
+        legend=[*key, *named(references)],
+        legend_title=plain(color) if color and key else "",
+        caption=counted(table, n, of, level if any(means["low"].notna()) else None)
+        + ("" if points is None else f"; faint points: {points_are}"),
         match="x" if own else "xy",
     )
-    places = {panel: (k // columns + 1, k % columns + 1) for k, panel in enumerate(split)}
-    if band is None:
-        band = bool(means.groupby(["line", "panel"]).size().max() > FEW)
-    for trace, panel in _traces(means, single, band, f"{as_text(x_title or plain(x))} %{{x}}"):
-        row, column = places[panel]
-        figure.add_trace(trace, row=row, col=column)
-    draw_lines(figure, references, places)
-    for panel in split:
-        together = [panel] if own else split  # the panels that share this one's axis
-        seen = [part[part["panel"].isin(together)].drop(columns=["x", "line", "panel"]) for part in (means, single) if part is not None]
-        row, column = places[panel]
-        figure.update_yaxes(row=row, col=column, range=span(...))
-    figure.update_xaxes(**_settings(means["x"], log_x, columns))
-    # bars of several lines at one setting stand side by side, not on each other
-    return figure.update_layout(scattermode="group", scattergap=0.85, showlegend=any(key))
-
-
-def _given(*names: str | None) -> list[str]:
-    return [name for name in names if name is not None]
-
-
-def _tidy(table: pd.DataFrame, x: str, y: str, color: str | None, facet: str | None) -> pd.DataFrame:
-    """The columns under the names used here; `line` and `panel` are "" where there is only one."""
-    return pd.DataFrame(
-        {
-            "x": table[x].to_numpy(float),
-            "y": table[y].to_numpy(float),
-            "line": "" if color is None else table[color].to_numpy(object),
-            "panel": "" if facet is None else table[facet].to_numpy(object),
-        }
-    )
+    at = places(split, across)
+    dense = max(means.value_counts(["line", "panel"])) > FEW if band is None else band
+    for panel, trace in _traces(means, single, dense, bool(key), as_text(x_title or plain(x))):
+        figure.add_trace(trace, **at[panel])
+    draw_lines(figure, references, at)
+    for panel, place in at.items():
+        together = [panel] if own else split  # the panels with one y axis
+        shares = set(together) <= set(hundred)
+        figure.update_yaxes(range=span(on_axis(together, references, means, single), shares=shares), **place)
+    figure.update_xaxes(**_settings(means["x"].to_numpy(), log_x, MILLIMETRES[width] / across - 12))
+    # bars of several lines at one setting stand beside each other; plotly's shift would be uneven on a log axis
+    group = None if dense or log_x else "group"
+    return figure.update_layout(scattermode=group, scattergap=0.85)
 
 
 def _check(means: pd.DataFrame, x: str, log_x: bool) -> None:
     """Refuse what cannot be drawn as it is."""
     if means.empty:
         raise ValueError("no rows to draw: give one row per mean")
-    if not np.isfinite(means[["x", "y"]]).all(axis=None):
-        raise ValueError(f"a mean or its {x!r} is missing or infinite: leave such rows out of the table")
-    check_intervals(means["low"], means["y"], means["high"])
-    twice = means[means.duplicated(["x", "line", "panel"])]
-    if len(twice):
-        at = twice.iloc[0]
-        raise ValueError(
-            f"two means at {x} = {at['x']:g}{f' of {at.line}' if at['line'] != '' else ''}: give one row per setting "
-            "(and line and panel); single results belong into `points`"
-        )
-    if log_x and means["x"].min() <= 0:
+    if not np.isfinite(means[["x", "mean"]].to_numpy()).all():
+        raise ValueError(f"a mean or its {x} is missing or infinite: leave such rows out of the table")
+    check_intervals(means)
+    for at, line, again in zip(means["x"], means["line"], means.duplicated(["x", "line", "panel"]), strict=True):
+        if again:
+            raise ValueError(
+                f"two means at {x} = {at:g}{f' of {line}' if line != '' else ''}: give one row per setting, line and "
+                "panel; single results belong into `points`"
+            )
+    if log_x and min(means["x"]) <= 0:
         raise ValueError(
             f"{x} is {means['x'].min():g} somewhere, which a logarithmic axis cannot show: "
             "draw it with log_x=False, or leave it out and give its value as a `reference` line"
         )
 
 
-def check_intervals(low: pd.Series, mean: pd.Series, high: pd.Series) -> None:
-    """Refuse means outside their interval; where low and high are both missing there is none."""
-    fits = (low <= mean) & (mean <= high) | (low.isna() & high.isna())
-    if not fits.all():
-        k = int(np.flatnonzero(~fits)[0])
-        raise ValueError(
-            f"row {k} has the mean {mean.iloc[k]:g} and the interval [{low.iloc[k]:g}, {high.iloc[k]:g}]: "
-            "give low <= mean <= high, or leave both bounds missing"
-        )
-
-
 def _traces(
-    means: pd.DataFrame, single: pd.DataFrame | None, hundred: list[Any], dense: bool, at: str
-) -> Iterator[tuple[go.Scatter, Any]]:
-    """Every line of every panel, each line after what stands behind it; a line's first one carries its key."""
+    means: pd.DataFrame, single: pd.DataFrame, dense: bool, keys: bool, setting: str
+) -> Iterator[tuple[Any, go.Scatter]]:
+    """The panel and trace of every line, each after what stands behind it; the first of a line carries its key."""
     keyed = set()
-    for (panel, line), part in means.groupby(["panel", "line"], sort=False):
-        look, scale = style(line), 100 if panel in hundred else 1
-        ordered = part.sort_values("x")
-        values = ordered.assign(**(scale * ordered[["y", "low", "high"]]))
-        if single is not None:
-            here = single[(single["panel"] == panel) & (single["line"] == line)]
-            yield _faint(here["x"], scale * here["y"], look, str(line)), panel
+    for panel, line in dict.fromkeys(zip(means["panel"], means["line"], strict=True)):
+        look, name = style(line), str(line)
+        here, part = (rows.loc[(rows["panel"] == panel) & (rows["line"] == line)] for rows in (single, means))
+        part = part.sort_values("x")
+        if len(here):
+            yield panel, _faint(here, look, name)
         if dense:
-            yield _band(values, look, str(line)), panel
-        yield _line(values, look, str(line), dense, at).update(showlegend=line not in keyed), panel
+            yield panel, _band(part, look, name)
+        yield panel, _line(part, look, name, dense, setting).update(showlegend=keys and line not in keyed)
         keyed.add(line)
 
 
-def _line(values: pd.DataFrame, look: Style, line: str, dense: bool, at: str) -> go.Scatter:
+def _line(part: pd.DataFrame, look: Style, line: str, dense: bool, setting: str) -> go.Scatter:
     whiskers = {
-        "array": (values["high"] - values["y"]).tolist(),
-        "arrayminus": (values["y"] - values["low"]).tolist(),
+        "array": (part["high"] - part["mean"]).tolist(),
+        "arrayminus": (part["mean"] - part["low"]).tolist(),
         "thickness": 1,
         "width": 3,
     }
     return go.Scatter(
-        x=values["x"].tolist(),
-        y=values["y"].tolist(),
+        x=part["x"].tolist(),
+        y=part["mean"].tolist(),
         error_y=None if dense else whiskers,
-        customdata=values[["low", "high"]].to_numpy().tolist(),
+        customdata=part[["low", "high"]].to_numpy().tolist(),
         mode="lines" if dense else "lines+markers",
         line={"color": look.color, "dash": look.dash if dense else "solid", "width": 1.25},
         marker={"color": look.color, "symbol": look.symbol, "size": 6},
@@ -179,12 +157,13 @@ def _line(values: pd.DataFrame, look: Style, line: str, dense: bool, at: str) ->
         legendgroup=line,
         offsetgroup=line,
         cliponaxis=False,
-        hovertemplate=at + ": %{y:.4g} [%{customdata[0]:.4g}, %{customdata[1]:.4g}]<extra>" + as_text(line) + "</extra>",
+        hovertemplate=f"{setting} %{{x}}: %{{y:.4g}} [%{{customdata[0]:.4g}}, %{{customdata[1]:.4g}}]"
+        f"<extra>{as_text(line)}</extra>",
     )
 
 
-def _band(values: pd.DataFrame, look: Style, line: str) -> go.Scatter:
-    there = values.dropna(subset=["low", "high"])
+def _band(part: pd.DataFrame, look: Style, line: str) -> go.Scatter:
+    there = part.dropna(subset=["low", "high"])
     return go.Scatter(
         x=[*there["x"], *there["x"][::-1]],
         y=[*there["high"], *there["low"][::-1]],
@@ -198,26 +177,27 @@ def _band(values: pd.DataFrame, look: Style, line: str) -> go.Scatter:
     )
 
 
-def _faint(x: pd.Series, y: pd.Series, look: Style, line: str) -> go.Scatter:
+def _faint(part: pd.DataFrame, look: Style, line: str) -> go.Scatter:
     return go.Scatter(
-        x=x.tolist(),
-        y=y.tolist(),
+        x=part["x"].tolist(),
+        y=part["mean"].tolist(),
         mode="markers",
-        marker={"color": look.color, "symbol": look.symbol, "size": 4, "opacity": 0.35},
+        marker={"color": look.color, "symbol": look.symbol, "size": 4, "opacity": 0.4},
         legendgroup=line,
         offsetgroup=line,
         showlegend=False,
         cliponaxis=False,
-        hovertemplate="%{x}: %{y:.4g}<extra>" + as_text(line) + "</extra>",
+        hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{as_text(line)}</extra>",
     )
 
 
-def _ticks(x: pd.Series, log_x: bool, columns: int) -> dict[str, Any]:
-    """A tick at each setting where their labels have room, else plotly's."""
-    kind: dict[str, Any] = {"type": "log"} if log_x else {}
+def _settings(x: np.ndarray, log_x: bool, room: float) -> dict[str, Any]:
+    """The x axis: around the settings, with a tick at each where their labels fit into `room` mm, else plotly's."""
     settings = np.unique(x)
-    places = np.log(settings) if log_x else settings
-    room = len(settings) > 1 and np.diff(places).min() > np.ptp(places) * 0.06 * columns
-    if room and len(settings) <= FEW:
-        return kind | {"tickvals": settings.tolist(), "ticktext": [f"{value:g}" for value in settings]}
-    return kind | ({"dtick": 1, "tickformat": "~g"} if log_x else {})
+    places = np.log10(settings) if log_x else settings
+    axis: dict[str, Any] = {"type": "log" if log_x else "linear", "range": span(places)}
+    labels = [f"{value:g}" for value in settings]
+    broad = 1.5 + 1.4 * max(map(len, labels))  # mm a label takes
+    if len(settings) == 1 or np.diff(places).min() * room > broad * np.ptp(places):
+        return axis | {"tickvals": settings.tolist(), "ticktext": labels}
+    return axis | ({"dtick": 1, "tickformat": "~g"} if log_x else {"nticks": max(4, int(room / 12))})
