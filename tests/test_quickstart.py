@@ -25,7 +25,7 @@ def test_quickstart_writes_what_it_promises_and_can_be_repeated(tmp_path, capsys
         interval = written["accuracy"][name]
         assert 0 <= interval["low"] <= interval["mean"] <= interval["high"] <= 1
         assert interval["n"] == 24
-        found = store.load(tmp_path / "stores" / f"{name}.nc")
+        found = store.load(tmp_path / "cells" / f"{name}_seed1" / "shift.nc")
         assert float(found["correct"].mean()) == pytest.approx(interval["mean"])
     assert written["accuracy"] == result["accuracy"]
     assert {p.stem for p in (tmp_path / "figures").glob("*.html")} == NAMES

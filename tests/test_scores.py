@@ -1,7 +1,7 @@
 """Scores against brute force, closed forms and scipy."""
 
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, permutations
 from math import comb
 
 import numpy as np
@@ -231,3 +231,56 @@ def test_compare_refuses():
         scores.compare(a, synthetic_store(4, start=10))
     with pytest.raises(ValueError, match="'0000' is another question in each store"):
         scores.compare(a, a.assign_coords(question=("example", ["?"] * 4)))
+
+
+def test_crossed_interval_by_hand():
+    """Two runs, three examples: variance of run means / 2 + variance of example means / 3, Satterthwaite's t."""
+    values = np.array([[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
+    runs = np.var([2 / 3, 1.0], ddof=1) / 2
+    examples = np.var([1.0, 0.5, 1.0], ddof=1) / 3
+    freedom = (runs + examples) ** 2 / (runs**2 / 1 + examples**2 / 2)
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(runs + examples)
+    found = scores.crossed_interval(values)
+    assert found.n == 3
+    assert (found.low, found.mean, found.high) == pytest.approx((5 / 6 - half, 5 / 6, 5 / 6 + half))
+
+
+def test_crossed_interval_with_one_run_or_one_example_is_students():
+    values = np.random.default_rng(0).random(20)
+    wanted = stats.ttest_1samp(values, 0).confidence_interval()
+    for shape in ((1, 20), (20, 1)):
+        found = scores.crossed_interval(values.reshape(shape))
+        assert (found.low, found.high, found.n) == pytest.approx((wanted.low, wanted.high, 20))
+    alone = scores.crossed_interval([[0.5]])
+    assert (alone.mean, alone.n) == (0.5, 1)
+    assert np.isnan(alone.low)
+    assert scores.crossed_interval(np.ones((3, 4))).low == 1.0
+
+
+def test_crossed_intervals_hold_the_truth_about_as_often_as_they_say():
+    """Crossed effects of runs and examples, 3 runs as in the experiments: coverage of 95 % intervals."""
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(600):
+        values = rng.normal(0, 0.05, (3, 1)) + rng.normal(0, 0.3, (1, 100)) + rng.normal(0, 0.3, (3, 100))
+        found = scores.crossed_interval(values)
+        hits.append(found.low <= 0 <= found.high)
+    assert 0.92 <= np.mean(hits) <= 0.995
+
+
+def test_vote_at_is_the_mean_over_subsets():
+    made = synthetic_store(examples=12, draws=5, seed=3)
+
+    def right(row: list[str], grades: np.ndarray, picked: tuple[int, ...]) -> bool:
+        winner = scores.majority_vote([row[i] for i in picked])
+        return bool(winner) and bool(next(grades[i] for i in picked if row[i] == winner))
+
+    everything = [  # ties go to the first seen, so the order of a subset counts
+        np.mean([right(row, grades, picked) for picked in permutations(range(5), 3)])
+        for row, grades in zip(made["prediction"].values[:, 0].tolist(), made["correct"].values[:, 0], strict=True)
+    ]
+    assert np.abs(scores.vote_at(made, 3, subsets=600) - everything).max() < 0.1
+    assert np.array_equal(scores.vote_at(made, 1), scores.per_example(made))
+    assert np.array_equal(scores.vote_at(made, 5), scores.per_example(made, "vote"))
+    with pytest.raises(ValueError, match="a vote of 6 among 5 answers"):
+        scores.vote_at(made, 6)

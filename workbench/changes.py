@@ -6,8 +6,6 @@ the command line take it: `shuffled`, `noised:0.5`. Means are over all questions
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -57,7 +55,7 @@ def truncated(thoughts: list[Thoughts], amount: float) -> list[Thoughts]:
     count = int(amount)
     if count != amount:
         raise ValueError(f"truncated:{amount:g} is no number of thoughts; give a whole one")
-    return [_with(replace(t, mask=t.mask[:, :, :count]), t.vectors[:, :, :count]) for t in thoughts]
+    return [Thoughts(t.vectors[:, :, :count], t.mask[:, :, :count]) for t in thoughts]
 
 
 def scaled(thoughts: list[Thoughts], amount: float) -> list[Thoughts]:
@@ -93,7 +91,8 @@ def change_named(name: str) -> Change:
         raise ValueError(f"the change {kind!r} needs an amount, as in {kind}:2; got {name!r}") from None
     if not 0 <= number < float("inf"):
         raise ValueError(f"the amount of {name!r} must be a number that is at least 0")
-    return partial(WITH_AMOUNT[kind], amount=number)
+    changed = WITH_AMOUNT[kind]
+    return lambda thoughts: changed(thoughts, number)
 
 
 def _with(thoughts: Thoughts, vectors: Tensor) -> Thoughts:

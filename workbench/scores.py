@@ -294,6 +294,27 @@ def accuracy_table(
     return pd.DataFrame(rows)
 
 
+def cost(store: xr.Dataset) -> dict[str, float | int | str]:
+    """What the answers of a store took, and how many ended badly.
+
+    tokens, seconds: per question, over all of its paths and draws (seconds of the whole collection, thoughts included,
+    NaN where the store does not say); batch_size: questions at a time, without which seconds mean nothing; answers: their
+    number; capped: those that stopped at the length cap; unread: those nothing could be read in; both as shares too.
+    """
+    questions, answers = store.sizes["example"], store["finished"].size
+    capped, unread = int((~store["finished"]).sum()), int((store["prediction"] == "").sum())
+    return {
+        "tokens": int(store["length"].sum()) / questions,
+        "seconds": float(store.attrs.get("seconds", np.nan)) / questions,
+        "batch_size": store.attrs.get("batch_size", "unknown size"),
+        "answers": answers,
+        "capped": capped,
+        "capped_share": capped / answers,
+        "unread": unread,
+        "unread_share": unread / answers,
+    }
+
+
 def compare(
     first: xr.Dataset,
     second: xr.Dataset,

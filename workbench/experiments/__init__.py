@@ -13,10 +13,11 @@ from rich.console import Console
 from ..config import choose, differences
 from ..runs import RUNS
 from .grid import Setting, run_cells
-from .report import Report, write
+from .report import Report, read, write
 
-__all__ = ["EXPERIMENTS", "Report", "Setting", "experiment", "question"]
+__all__ = ["EXPERIMENTS", "Report", "Setting", "experiment", "question", "shipped_report"]
 
+SHIPPED = Path(__file__).parents[2] / "data" / "experiments"
 EXPERIMENTS = {  # name -> file in this folder
     "loss-ablation": "loss_ablation",
     "thought-count": "thought_count",
@@ -43,6 +44,11 @@ def experiment(name: str, setting: Setting | None = None, out: str | Path | None
     for sentence in report.findings:
         console.print(f"• {sentence}", highlight=False, markup=False)
     return report
+
+
+def shipped_report(name: str) -> Report:
+    """What the experiment found when it was run for this repository: table, figures, findings (data/experiments)."""
+    return read(SHIPPED / choose("experiment", name, {known: known for known in EXPERIMENTS}))
 
 
 def question(name: str) -> str:

@@ -8,7 +8,7 @@ vocabulary-kl   the same KL after the backbone's output head: over words
 from collections.abc import Sequence
 
 from .grid import Cell, Done, Setting
-from .report import Report, against, correct, difference, points, statistic, sure, tabulate
+from .report import Report, against, correct, difference, points, statistic, sure, tabulate, where
 
 METRICS = ("feature-kl", "cosine", "vocabulary-kl")
 WEIGHTS = (0.1, 1.0)
@@ -45,8 +45,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
             )
             word = "changes" if sure(found) else "makes no sure difference to"
             findings.append(f"{metric} at weight {weight:g} {word} accuracy: {points(found)} against no alignment.")
-    drawn = against(
-        table[table["alignment"] != "none"], runs[runs["alignment"] != "none"], x="weight", color="alignment", log_x=True,
-        reference=table[table["alignment"] == "none"], reference_name="no alignment",
-    )  # fmt: skip
+    swept = [where(part, "alignment", ["none"], keep=False) for part in (table, runs)]
+    none = where(table, "alignment", ["none"])
+    drawn = against(*swept, x="weight", color="alignment", log_x=True, reference=none, reference_name="no alignment")
     return Report(table, runs, {"alignment": drawn}, tuple(findings))

@@ -1,6 +1,6 @@
 """A grid of runs: each cell trains one method with one seed and collects its stores, in a process of its own.
 
-    OUT/cells/<cell>/   cell.json (what was asked), the run's folder, <store>.nc, measured.json
+    OUT/cells/<cell>/   cell.json (what was asked), the run's own files, log.txt, <store>.nc, measured.json
 
 What is whole is kept: started again, finished stores are read, a stopped training goes on from its checkpoint. Cells
 run side by side, one thread each on CPU (threads that share cores slow each other down many times), one GPU each.
@@ -9,10 +9,11 @@ run side by side, one thread each on CPU (threads that share cores slow each oth
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,8 @@ class Answers:
 class Cell:
     """One run: a method with its options and one seed; `training` None where nothing is trained.
 
-    `condition` is what the tables say about the cell (column -> value), the same for all seeds of a condition. `measure`,
-    a function at the top of a module, gives numbers of the live method that no store holds.
+    `condition` is what the tables say about the cell (column -> value), the same for all seeds of a condition.
+    `measure`, a function at the top of a module, gives numbers of the live method that no store holds.
     """
 
     method: str
@@ -97,8 +98,8 @@ class Cell:
     @property
     def name(self) -> str:
         """Folder of the cell: its condition and seed."""
-        words = [f"{value}" for value in self.condition.values()] or [self.method]
-        return "_".join([*words, f"seed{self.seed}"]).replace(" ", "-").replace("/", "-")
+        words = [value if isinstance(value, str) else f"{key}={value:g}" for key, value in self.condition.items()]
+        return "_".join([*(words or [self.method]), f"seed{self.seed}"]).replace(" ", "-").replace("/", "-")
 
     @property
     def steps(self) -> int:
@@ -218,12 +219,21 @@ def _raise(name: str, future: Future) -> None:
 
 
 def _settle(places: Any) -> None:
-    """In each new process: take one GPU, or one CPU thread."""
+    """In each new process: take one GPU, or one CPU thread; and do not outlive the process that started this one."""
     place = places.get()
     if place:
         os.environ["CUDA_VISIBLE_DEVICES"] = place
     else:
         torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot stop its workers; a checkpoint keeps what they have done."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
@@ -247,7 +257,15 @@ def _written(path: Path) -> int:
 
 
 def run_cell(setting: Setting, cell: Cell, folder: Path) -> None:
-    """Train the cell if it asks for that and is not trained yet; then whatever of its stores is missing."""
+    """Train the cell if it asks for that and is not trained yet; then whatever of its stores is missing.
+
+    What training prints goes to the cell's log.txt: many cells share one terminal.
+    """
+    with open(folder / "log.txt", "a", encoding="utf-8") as log, redirect_stdout(log):
+        _train_and_collect(setting, cell, folder)
+
+
+def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
     task = load_task(setting.task, setting.data)
     method = _method(setting, cell, task, folder)
     for name, asked in cell.stores.items():

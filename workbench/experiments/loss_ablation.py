@@ -6,7 +6,7 @@ The likelihood alone, with the alignment loss, with the focus loss, and with bot
 from collections.abc import Sequence
 
 from .grid import Cell, Done, Setting
-from .report import Report, against, correct, difference, points, statistic, sure, tabulate
+from .report import Report, against, correct, difference, means, points, statistic, sure, tabulate, where
 
 WEIGHTS = (0.01, 0.1, 1.0)
 LOSSES = {  # (alignment, focus)
@@ -40,19 +40,15 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     alone = [d for d in done if d.cell.condition["losses"] == "likelihood"]
     findings = []
     for losses in list(LOSSES)[1:]:
+        rank = means(where(table, "losses", [losses]), "effective rank", "weight")
         for weight in WEIGHTS:
-            ours = [d for d in done if d.cell.condition == {"losses": losses, "weight": weight}]
-            found = difference(ours, alone)
-            rank = table.query("losses == @losses and weight == @weight and measure == 'effective rank'")["mean"].iloc[
-                0
-            ]
+            found = difference([d for d in done if d.cell.condition == {"losses": losses, "weight": weight}], alone)
             word = "changes" if sure(found) else "makes no sure difference to"
             findings.append(
                 f"{losses} at weight {weight:g} {word} accuracy: {points(found)} against the likelihood alone; "
-                f"effective rank {rank:.1f}."
+                f"effective rank {rank[weight]:.1f}."
             )
-    drawn = against(
-        table[table["losses"] != "likelihood"], runs[runs["losses"] != "likelihood"], x="weight", color="losses", log_x=True,
-        reference=table[table["losses"] == "likelihood"], reference_name="likelihood alone",
-    )  # fmt: skip
+    swept = [where(part, "losses", ["likelihood"], keep=False) for part in (table, runs)]
+    one = where(table, "losses", ["likelihood"])
+    drawn = against(*swept, x="weight", color="losses", log_x=True, reference=one, reference_name="likelihood alone")
     return Report(table, runs, {"loss_ablation": drawn}, tuple(findings))

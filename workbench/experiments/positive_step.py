@@ -13,7 +13,7 @@ import xarray as xr
 from .. import figures
 from ..scores import Interval, mean_interval
 from .grid import Cell, Done, Setting
-from .report import Report, conditions, correct, difference, percent, points, statistic, sure, tabulate
+from .report import Report, conditions, correct, difference, percent, points, statistic, sure, tabulate, where
 
 RULES = ("answer", "middle", "last", "random", "oracle")
 WEIGHT = 0.1
@@ -56,7 +56,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
             f"Of the questions with several steps, the step most like the answer is the critical one in {percent(hit)}."
         )
     drawn = {
-        "positive_step": figures.bars(table[table["measure"] == "accuracy"], label="positive", percent=True),
+        "positive_step": figures.bars(where(table, "measure", ["accuracy"]), label="positive", percent=True),
         "positive_step_difference": figures.bars(pd.DataFrame(rows), label="positive", percent=True, reference=0.0),
     }
     return Report(table, runs, drawn, tuple(findings))

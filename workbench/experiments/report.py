@@ -1,7 +1,8 @@
 """From finished cells to one table: a row per condition and measure, with an interval over seeds and questions."""
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,30 @@ def tabulate(
         for measure, values in measures.items():
             array = np.stack([np.atleast_1d(np.asarray(values(cell), dtype=float)) for cell in cells])
             about = {**condition, **(more or {}), "measure": measure}
-            rows.append({**about, **vars(crossed_interval(array)), "runs": len(cells)})
+            found = crossed_interval(array)
+            if measure in SHARES:
+                found = replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
+            rows.append({**about, **vars(found), "runs": len(cells)})
             single += [{**about, "seed": d.cell.seed, "mean": m} for d, m in zip(cells, array.mean(1), strict=True)]
     return pd.DataFrame(rows), pd.DataFrame(single)
+
+
+def where(table: pd.DataFrame, column: str, values: Sequence[Any], keep: bool = True) -> pd.DataFrame:
+    """Rows whose `column` is one of `values`, or with `keep=False` the others."""
+    return pd.DataFrame(table[table[column].isin(values) == keep])
+
+
+def means(table: pd.DataFrame, measure: str, by: str) -> dict[Any, float]:
+    """The mean of a measure for each value of the column `by`."""
+    rows = where(table, "measure", [measure])
+    return dict(zip(rows[by].tolist(), rows["mean"].tolist(), strict=True))
+
+
+def joined(parts: Sequence[tuple[pd.DataFrame, pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Several (table, runs) as one."""
+    return pd.concat([table for table, _ in parts], ignore_index=True), pd.concat(
+        [r for _, r in parts], ignore_index=True
+    )
 
 
 def difference(
@@ -102,13 +124,14 @@ def against(
 ) -> go.Figure:
     """The table's measures against the setting `x`, a panel each; `reference`: rows drawn as a horizontal line."""
     names = dict.fromkeys(table["measure"])
-    seeds = int(table["runs"].max())
+    seeds = max(table["runs"].tolist())
     lines = (
         None if reference is None else {reference_name: dict(zip(reference["measure"], reference["mean"], strict=True))}
     )
+    shares = [name for name in names if name in SHARES]
     return figures.response(
-        table, x=x, color=color, facet="measure", log_x=log_x, percent=[n for n in names if n in SHARES], reference=lines,
-        points=runs, y_title={n: f"{n} (%)" if n in SHARES else n for n in names}, n=int(table["n"].max()),
+        table, x=x, color=color, facet="measure", log_x=log_x, percent=shares, reference=lines, points=runs,
+        y_title={name: f"{name} (%)" if name in shares else name for name in names}, n=max(table["n"].tolist()),
         of=f"questions, {seeds} {'seed' if seeds == 1 else 'seeds'}",
     )  # fmt: skip
 
@@ -136,3 +159,12 @@ def write(report: Report, out: Path, about: dict[str, Any]) -> list[Path]:
     source = {"runs": [str(out / "cells")], "table": str(out / "table.csv")}
     drawn = [p for name, figure in report.figures.items() for p in figures.save(figure, name, out / "figures", source)]
     return [out / "table.csv", out / "runs.csv", out / "result.json", *drawn]
+
+
+def read(folder: Path) -> Report:
+    """What `write` wrote, figures included."""
+    if not (folder / "result.json").is_file():
+        raise ValueError(f"no finished experiment in {folder}; run `workbench experiment NAME --out {folder}`")
+    findings = json.loads((folder / "result.json").read_text(encoding="utf-8"))["findings"]
+    drawn = {path.stem: figures.redraw(path) for path in sorted((folder / "figures").glob("*.json"))}
+    return Report(pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "runs.csv"), drawn, tuple(findings))

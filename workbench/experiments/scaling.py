@@ -5,11 +5,9 @@ The published claim is that one answer with thoughts beats many without them.
 
 from collections.abc import Sequence
 
-import pandas as pd
-
 from ..scores import pass_at_k, vote_at
 from .grid import Answers, Cell, Done, Setting
-from .report import Report, Values, against, conditions, correct, difference, points, tabulate
+from .report import Report, Values, against, conditions, correct, difference, joined, points, tabulate
 
 SAMPLES = (1, 5, 10, 20)
 TEMPERATURE = 1.0
@@ -45,7 +43,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         for k in SAMPLES
         for measure, values in {"majority vote": voted, "pass@k": passed}.items()
     ]
-    table, runs = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    table, runs = joined(parts)
     by = {condition["method"]: cells for condition, cells in conditions(done)}
     findings = []
     for other in ("empty slot", "soft prompt"):

@@ -1,7 +1,7 @@
 """How many thoughts are best, and why do more of them hurt?
 
-Beside accuracy and the shape of the thoughts: the share of the likelihood's gradient that reaches each slot. A slot that
-gets none does not learn; effective slots are exp(entropy) of the shares.
+Beside accuracy and the shape of the thoughts: the share of the likelihood's gradient that reaches each slot. A slot
+that gets none does not learn; effective slots are exp(entropy) of the shares.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,9 @@ import torch
 
 from .. import figures
 from ..methods import LatentMethod, Thoughts
-from ..scores import Interval
 from ..tasks import Task
 from .grid import Cell, Done, Setting
-from .report import Report, against, correct, percent, statistic, tabulate
+from .report import Report, against, conditions, correct, difference, means, points, statistic, tabulate
 
 COUNTS = (1, 2, 3, 4, 6, 8)
 PROBED = 128  # dev questions the gradient shares are averaged over
@@ -62,17 +61,17 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         for d in done
         for slot, share in enumerate(d.measured()["gradient_share"])
     ]
-    right = table[table["measure"] == "accuracy"].set_index("thoughts")
-    best = int(right["mean"].idxmax())
-    said = [f"{count}: {percent(Interval(*right.loc[count, ['mean', 'low', 'high', 'n']]))}" for count in COUNTS]
-    slots = table[table["measure"] == "effective slots"].set_index("thoughts")["mean"]
+    right, slots = means(table, "accuracy", "thoughts"), means(table, "effective slots", "thoughts")
+    best = max(right, key=lambda count: right[count])
+    by = {condition["thoughts"]: cells for condition, cells in conditions(done)}
+    most = difference(by[best], by[max(COUNTS)])
     findings = (
-        f"Accuracy by number of thoughts: {'; '.join(said)}; the highest mean is at {best}.",
+        f"Accuracy by number of thoughts: {', '.join(f'{count}: {100 * right[count]:.1f} %' for count in COUNTS)}; the "
+        f"highest mean is at {best}: {points(most)} against {max(COUNTS)}.",
         "Slots the gradient really reaches (exp of the entropy of its shares): "
-        + ", ".join(f"{slots[count]:.1f} of {count}" for count in COUNTS)
-        + ".",
+        f"{', '.join(f'{slots[count]:.1f} of {count}' for count in COUNTS)}.",
     )
-    shares = pd.DataFrame(rows).groupby(["thoughts", "slot"], as_index=False)["mean"].mean()
+    shares = pd.DataFrame(pd.DataFrame(rows).groupby(["thoughts", "slot"], as_index=False)["mean"].mean())
     shares[["low", "high"]] = np.nan
     drawn = {
         "thought_count": against(table, runs, x="thoughts"),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .. import figures
 from .grid import Answers, Cell, Done, Setting
-from .report import Report, conditions, correct, difference, points, sure, tabulate
+from .report import Report, conditions, correct, difference, joined, points, sure, tabulate
 
 ARITH = ("arith-shift", "arith-shift:hard", "arith", "arith:hard")
 BENCHMARKS = ("gsm8k", "math500", "aqua", "strategyqa")
@@ -18,7 +18,7 @@ GENERATORS = {
     "empty slot": ("cot", {}),
     "soft prompt": ("soft-prompt", {}),
     "block": ("lta-thinker", {}),
-    "assistant": ("lta-thinker", {"states": "assistant"}),
+    "assistant": ("lta-thinker", {"generator": "assistant"}),
 }
 
 
@@ -45,8 +45,7 @@ def cells(setting: Setting) -> list[Cell]:
 def report(setting: Setting, done: Sequence[Done]) -> Report:
     """Accuracy on every domain for each generator, and each against the empty slot."""
     names = list(domains(setting))
-    parts = [tabulate(done, {"accuracy": correct(name)}, {"domain": name}) for name in names]
-    table, runs = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
+    table, runs = joined([tabulate(done, {"accuracy": correct(name)}, {"domain": name}) for name in names])
     by = {condition["thoughts by"]: cells for condition, cells in conditions(done)}
     rows, findings = [], []
     for name in names:

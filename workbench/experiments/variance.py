@@ -8,7 +8,7 @@ wants), answered with, and compared with the cloud of the gold steps' vectors (m
 both in the gold steps' first principal components, where there are far more samples than dimensions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,12 +18,29 @@ from sklearn.decomposition import PCA
 
 from ..diagnostics import gaussian_kl, knn_kl, mardia, spread
 from .grid import Answers, Cell, Done, Setting
-from .report import Report, against, correct, tabulate
+from .report import Report, Values, against, correct, joined, means, tabulate, where
 
+Compared = Callable[[np.ndarray, np.ndarray], float]  # gold steps and thoughts, each [sample, component]
 FACTORS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 COMPONENTS = 8
 NEIGHBOURS = 5
 RATIO = "variance / gold variance"
+
+
+def gaussian(gold: np.ndarray, thoughts: np.ndarray) -> float:
+    return gaussian_kl(gold, thoughts, shrinkage=0.0)
+
+
+def nearest(gold: np.ndarray, thoughts: np.ndarray) -> float:
+    return knn_kl(gold, thoughts, k=NEIGHBOURS)
+
+
+DIVERGENCES: dict[str, tuple[Compared, bool]] = {  # with the means of both clouds removed, or as they are
+    "Gaussian KL, means removed": (gaussian, True),
+    "Gaussian KL": (gaussian, False),
+    "kNN KL, means removed": (nearest, True),
+    "kNN KL": (nearest, False),
+}
 
 
 def cells(setting: Setting) -> list[Cell]:
@@ -47,54 +64,51 @@ def clouds(store: xr.Dataset, centred: bool) -> tuple[np.ndarray, np.ndarray]:
     return found.transform(gold), found.transform(thoughts)
 
 
-def measures(factor: float) -> dict:
+def measures(factor: float) -> dict[str, Values]:
     """What is measured of one factor's store."""
 
-    def of(function, centred):
+    def of(function: Compared, centred: bool) -> Values:
         return lambda done: function(*clouds(done.store(name(factor)), centred))
 
-    found = {
+    found: dict[str, Values] = {
         "accuracy": correct(name(factor)),
         RATIO: of(lambda gold, thoughts: spread(thoughts) / spread(gold), True),
     }
     if factor == 0:  # one point per slot: no density, so no KL
         return found
-    return found | {
-        "Gaussian KL, means removed": of(lambda gold, t: gaussian_kl(gold, t, shrinkage=0.0), True),
-        "Gaussian KL": of(lambda gold, t: gaussian_kl(gold, t, shrinkage=0.0), False),
-        "kNN KL, means removed": of(lambda gold, t: knn_kl(gold, t, k=NEIGHBOURS), True),
-        "kNN KL": of(lambda gold, t: knn_kl(gold, t, k=NEIGHBOURS), False),
-    }
+    return found | {title: of(function, centred) for title, (function, centred) in DIVERGENCES.items()}
 
 
 def report(setting: Setting, done: Sequence[Done]) -> Report:
     """KL and accuracy against the variance of the thoughts, and how far the clouds are from Gaussian."""
-    parts = [tabulate(done, measures(factor), {"spread": factor}) for factor in FACTORS]
-    table, runs = (pd.concat(tables, ignore_index=True) for tables in zip(*parts, strict=True))
-    ratio = table[table["measure"] == RATIO].set_index("spread")["mean"]
-    table["variance"], runs["variance"] = table["spread"].map(ratio), runs["spread"].map(ratio)
-    shown = [part[(part["measure"] != RATIO) & (part["spread"] > 0)] for part in (table, runs)]
+    table, runs = joined([tabulate(done, measures(factor), {"spread": factor}) for factor in FACTORS])
+    ratio = means(table, RATIO, "spread")
+    shown = []
+    for part in (table, runs):
+        part["variance"] = [ratio[factor] for factor in part["spread"]]
+        shown.append(where(where(part, "measure", [RATIO], keep=False), "spread", [0.0], keep=False))
     drawn = against(*shown, x="variance", log_x=True)
     return Report(table, runs, {"variance": drawn}, (*_findings(table, ratio), _gaussian(done)))
 
 
-def _findings(table: pd.DataFrame, ratio: pd.Series) -> list[str]:
+def _findings(table: pd.DataFrame, ratio: dict[float, float]) -> list[str]:
     """Lemma 2 in words: does KL fall as the variance rises to that of the gold steps, and where is accuracy highest?"""
-    right = table[table["measure"] == "accuracy"].set_index("spread")["mean"]
+    right = means(table, "accuracy", "spread")
     found = []
-    for measure in (m for m in dict.fromkeys(table["measure"]) if "KL" in m):
-        values = table[table["measure"] == measure].set_index("spread")["mean"]
-        below = [values[s] for s in values.index if ratio[s] <= 1]
-        falls = len(below) > 1 and all(b < a for a, b in pairwise(below))
+    for measure in DIVERGENCES:
+        values = means(table, measure, "spread")
+        below = [value for factor, value in values.items() if ratio[factor] <= 1]
+        falls = len(below) > 1 and all(after < before for before, after in pairwise(below))
         verdict = "falls at every step" if falls else "does not fall at every step"
-        least = values.idxmin()
+        least = min(values, key=lambda factor: values[factor])
         found.append(
-            f"{measure}: as the variance rises to that of the gold steps ({len(below)} points), it {verdict}; it is least at "
-            f"{ratio[least]:.2g} times the gold variance (spread {least:g}), where accuracy is {100 * right[least]:.1f} %."
+            f"{measure}: as the variance rises to that of the gold steps ({len(below)} points), it {verdict}; it is "
+            f"least at {ratio[least]:.2g} times the gold variance (spread {least:g}), where accuracy is "
+            f"{100 * right[least]:.1f} %."
         )
-    best = right.idxmax()
+    best = max(right, key=lambda factor: right[factor])
     found.append(
-        f"Accuracy is highest at spread {best:g} ({ratio[best]:.2g} times the gold variance): {100 * right[best]:.1f} %; "
+        f"Accuracy is highest at spread {best:g} ({ratio[best]:.2g} times gold variance): {100 * right[best]:.1f} %; "
         f"as trained (spread 1, {ratio[1.0]:.2g} times) it is {100 * right[1.0]:.1f} %, with all questions' thoughts "
         f"drawn to their mean {100 * right[0.0]:.1f} %."
     )

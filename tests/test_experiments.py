@@ -1,0 +1,138 @@
+"""Experiments: the grid resumes and refuses, the table is what the stores say, and each experiment runs, small."""
+
+import json
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from workbench import store
+from workbench.backbone import Decoding
+from workbench.experiments import EXPERIMENTS, Setting, experiment, grid, question
+from workbench.experiments.grid import Answers, Cell, run_cell, run_cells
+from workbench.experiments.report import conditions, correct, difference, tabulate
+from workbench.scores import crossed_interval, per_example
+from workbench.train import TrainConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore:no Chromium:UserWarning")
+TINY = TrainConfig(examples=32, epochs=1, batch_size=16, probe_examples=8)
+SETTING = Setting(seeds=[0, 1], questions=12, training=TINY, decoding=Decoding(max_new_tokens=8), workers=1)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Cells run in this process: spawning one for each test would cost seconds."""
+
+    def run(setting, cells, folders, console):
+        for cell in cells:
+            run_cell(setting, cell, folders[cell.name])
+
+    monkeypatch.setattr(grid, "_run", run)
+
+
+def test_every_experiment_asks_a_question_and_names_its_cells_apart():
+    for name in EXPERIMENTS:
+        assert question(name).endswith("?")
+        cells = import_module(f"workbench.experiments.{EXPERIMENTS[name]}").cells(SETTING)
+        names = [cell.name for cell in cells]
+        assert len(set(names)) == len(names)
+        assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzLTA0123456789-_=.+") for name in names)
+        trained = {cell.seed for cell in cells if cell.training is not None}
+        assert trained == {0, 1}
+
+
+def test_the_known_setting_is_kept_and_another_refused(tmp_path, here):
+    cells = [Cell("cot", 0, condition={"method": "empty slot"})]
+    (done,) = run_cells(SETTING, cells, tmp_path, Console())
+    made = (done.folder / "test.nc").stat().st_mtime_ns
+    run_cells(SETTING, cells, tmp_path, Console())
+    assert (done.folder / "test.nc").stat().st_mtime_ns == made
+    with pytest.raises(ValueError, match=r"empty-slot_seed0 was made with another setting; give another --out"):
+        run_cells(replace(SETTING, questions=5), cells, tmp_path, Console())
+    with pytest.raises(ValueError, match="two cells are called 'empty-slot_seed0'"):
+        run_cells(SETTING, cells * 2, tmp_path, Console())
+
+
+def test_a_stopped_cell_goes_on_where_it_was(tmp_path, here):
+    cell = Cell("soft-prompt", 1, {"thoughts": 2}, replace(TINY, epochs=2), {}, {"a": Answers(), "b": Answers(draws=2)})
+    (done,) = run_cells(SETTING, [cell], tmp_path, Console())
+    first = done.store("a")
+    weights = (done.folder / "weights.safetensors").read_bytes()
+    for name in ("b.nc", "weights.safetensors"):
+        (done.folder / name).unlink()
+    made = (done.folder / "a.nc").stat().st_mtime_ns
+    (again,) = run_cells(SETTING, [cell], tmp_path, Console())
+    assert (done.folder / "weights.safetensors").read_bytes() == weights
+    assert (done.folder / "a.nc").stat().st_mtime_ns == made
+    assert again.store("b").sizes["draw"] == 2
+    assert np.array_equal(first["thought"], again.store("b")["thought"])
+
+
+def test_processes_give_what_one_does_and_an_error_names_its_cell(tmp_path, here, monkeypatch):
+    cells = [Cell("soft-prompt", seed, {"thoughts": 2}, TINY) for seed in (0, 1)]
+    alone = run_cells(SETTING, cells, tmp_path / "alone", Console())
+    monkeypatch.undo()
+    beside = run_cells(replace(SETTING, workers=2), cells, tmp_path / "beside", Console())
+    for one, other in zip(alone, beside, strict=True):
+        assert one.store().drop_attrs().identical(other.store().drop_attrs())
+    bad = Cell("cot", 0, stores={"test": Answers(task="gsm8k", data=str(tmp_path / "nothing"))})
+    with pytest.raises(ValueError, match=r"^cell cot_seed0: .*nothing"):
+        run_cells(SETTING, [bad], tmp_path / "bad", Console())
+
+
+def test_the_table_is_what_the_stores_say(tmp_path, here):
+    cells = [
+        Cell(method, seed, {}, training, {"method": method})
+        for method, training in (("cot", None), ("soft-prompt", TINY))
+        for seed in (0, 1)
+    ]
+    done = run_cells(SETTING, cells, tmp_path, Console())
+    table, runs = tabulate(done, {"accuracy": correct()}, {"samples": 1})
+    assert table[["method", "samples", "measure", "n", "runs"]].values.tolist() == [
+        ["cot", 1, "accuracy", 12, 2],
+        ["soft-prompt", 1, "accuracy", 12, 2],
+    ]
+    values = np.stack([per_example(store.load(d.folder / "test.nc")) for d in done[2:]])
+    wanted = crossed_interval(values)
+    wanted = (wanted.mean, max(0, wanted.low), min(1, wanted.high))  # shares end at 0 and 1
+    assert (table["mean"][1], table["low"][1], table["high"][1]) == wanted
+    assert runs["mean"].tolist()[2:] == values.mean(1).tolist()
+    by = {condition["method"]: found for condition, found in conditions(done)}
+    base = per_example(by["cot"][0].store())
+    assert difference(by["soft-prompt"], by["cot"]).mean == pytest.approx((values - base).mean())
+    assert difference(by["soft-prompt"], by["cot"][:1]).mean == pytest.approx((values - base).mean())
+    with pytest.raises(ValueError, match=r"seeds \[0\] and \[0, 1\] cannot be paired"):
+        difference(by["soft-prompt"][:1], by["cot"])
+
+
+@pytest.mark.parametrize("setting", [{"seeds": []}, {"seeds": [1, 1]}, {"questions": 0}, {"workers": 0}])
+def test_a_wrong_setting_is_one_sentence(setting):
+    with pytest.raises(ValueError, match="give at least"):
+        Setting(**setting)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs_and_writes_what_it_promises(name, tmp_path, here, monkeypatch, capsys):
+    module = import_module(f"workbench.experiments.{EXPERIMENTS[name]}")
+    for settings, few in {"COUNTS": (1, 2), "WEIGHTS": (0.1, 1.0), "FACTORS": (0.0, 0.5, 1.0), "PROBED": 8}.items():
+        if hasattr(module, settings):
+            monkeypatch.setattr(module, settings, few)
+    small = replace(SETTING, questions=6, training=replace(TINY, examples=16))
+    report = experiment(name, small, tmp_path)
+    written = json.loads((tmp_path / "result.json").read_text())
+    assert written["findings"] == list(report.findings)
+    assert written["findings"]
+    assert written["versions"]["torch"]
+    table = pd.read_csv(tmp_path / "table.csv")
+    assert len(table) == len(report.table)
+    assert "accuracy" in set(table["measure"]) or name == "scaling"
+    shares = table[table["measure"].isin(["accuracy", "majority vote", "pass@k"])]
+    assert shares["mean"].between(0, 1).all()
+    assert set(table["runs"]) <= {1, 2}
+    for figure in report.figures:
+        assert (tmp_path / "figures" / f"{figure}.html").exists()
+    assert written["findings"][0].split(":")[0] in " ".join(capsys.readouterr().out.split())
