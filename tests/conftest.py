@@ -14,7 +14,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Shapes and types of every function of these modules are checked whenever a test calls it.
-install_import_hook(["workbench.backbone", "workbench.methods"], "beartype.beartype")
+install_import_hook(["workbench.backbone", "workbench.decoding", "workbench.methods"], "beartype.beartype")
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM

@@ -22,7 +22,8 @@ ALLOWED = {
     "config": "",
     "files": "",
     "tasks": "config files",
-    "backbone": "config",
+    "decoding": "config",
+    "backbone": "config decoding",
     "methods": "config tasks backbone",
     "official": "files backbone methods",
     "check": "methods",
@@ -34,6 +35,7 @@ ALLOWED = {
     "train": "config files tasks backbone methods diagnostics runs",
     "changes": "config methods",
     "collect": "tasks backbone methods store runs changes",
+    "counter": "backbone tasks methods scores collect",
     "pretrain": "files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
     "widgets": "files store scores diagnostics projection runs figures",
@@ -42,7 +44,7 @@ ALLOWED = {
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "scores", "diagnostics", "projection", "figures", "widgets")
-LIVE = ("tasks", "backbone", "methods", "train", "changes", "collect", "runs")
+LIVE = ("tasks", "decoding", "backbone", "methods", "train", "changes", "collect", "runs")
 TORCH = {"torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers"}
 SCREEN = {"plotly", "ipywidgets", "anywidget", "umap", "jscatter", "kaleido"}
 

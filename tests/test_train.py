@@ -1,19 +1,15 @@
-"""The training loop: one gradient however a batch is cut, one result however often it is stopped."""
+"""The training loop: its plan, one gradient however a batch is cut, what a run leaves, and a golden trajectory."""
 
 import json
 import math
 import os
-import re
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from mean_read import MeanRead, run
+from mean_read import EXACT, SHORT, MeanRead, rows, run
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -22,23 +18,18 @@ from workbench import train as train_function
 from workbench.backbone import Backbone
 from workbench.files import read_jsonl
 from workbench.methods import METHODS, build
-from workbench.methods.base import Losses, Prompt, Stage
+from workbench.methods.base import Prompt, Stage
+from workbench.plan import batches, cut, make_plan, schedule
 from workbench.tasks import Example, Task, load_task
-from workbench.train import TrainConfig, TrainingFailed, batches, cut, make_optimizers, make_plan, schedule, train
+from workbench.train import TrainConfig, make_optimizers, train
 
 loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
 GOLDEN = Path(__file__).parent / "golden" / "lta_thinker.json"
-SHORT = TrainConfig(examples=40, epochs=2, batch_size=8, probe_every=4, probe_examples=8, save_every=4)
 
 
 @pytest.fixture(scope="module")
 def task() -> Task:
     return load_task("arith-shift")
-
-
-def rows(folder: Path, without: tuple[str, ...] = ("seconds",)) -> list[dict]:
-    """metrics.jsonl without what a clock says."""
-    return [{k: v for k, v in row.items() if k not in without} for row in read_jsonl(folder / "metrics.jsonl")]
 
 
 def prompts_of_lengths(*lengths: int) -> list[Prompt]:
@@ -153,10 +144,6 @@ def test_muon_takes_the_matrices_of_layers_only():
 
 # ------------------------------------------------------------------------------------- one gradient however it is cut
 
-# Four batches in an epoch, the last of one example. AdamW, because Muon orthogonalises in bfloat16: where the gradient
-# has a lower rank than the matrix, that makes a visible direction of a rounding difference. Its gradient is the same.
-EXACT = {"examples": 25, "epochs": 2, "batch_size": 8, "probe_examples": 4, "optimizer": "adamw"}
-
 
 @pytest.mark.parametrize("micro", [1, 3])
 def test_micro_batches_change_nothing(tiny, tmp_path, micro):
@@ -187,233 +174,6 @@ def test_gradient_of_a_cut_batch_is_that_of_the_whole(tiny, tmp_path, task, monk
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=0, atol=1e-7)
         assert rows(tmp_path / str(micro))[0]["loss"] == pytest.approx(loss.item(), abs=1e-6)
-
-
-def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path):
-    settings = {**EXACT, "micro_batch": 3}  # batches of 8 (4 + 4, in 2 pieces each) and of 1 (1 + 0)
-    alone = run(tiny(), tmp_path / "one", **settings)
-    script = [str(Path(__file__).with_name("mean_read.py")), str(tiny_folder()), str(tmp_path / "two")]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [*command, *script, json.dumps(settings)], capture_output=True, text=True, timeout=200, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    together = load_file(tmp_path / "two" / "weights.safetensors")
-    for name, value in alone.items():
-        torch.testing.assert_close(together[f"read.{name}"], value, rtol=0, atol=1e-6)
-    assert json.loads((tmp_path / "two" / "result.json").read_text())["world_size"] == 2
-    for one, other in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        assert one == pytest.approx(other, abs=1e-5)
-
-
-# ---------------------------------------------------------------------------------------------------- stop and resume
-
-
-def stop_at(monkeypatch, step: int) -> None:
-    """Ctrl-C while `step` is being computed."""
-    whole_step = loop._Run.step
-
-    def interrupted(self, batch, planned):
-        if planned.number == step:
-            signal.raise_signal(signal.SIGINT)
-        return whole_step(self, batch, planned)
-
-    monkeypatch.setattr(loop._Run, "step", interrupted)
-
-
-class Noisy(MeanRead):
-    """Draws random numbers in training, as dropout does."""
-
-    def loss(self, prompts, stage=0):
-        thoughts = self.think(prompts)
-        noisy = replace(thoughts, vectors=thoughts.vectors + 0.1 * torch.randn_like(thoughts.vectors))
-        likelihood = self.likelihood(prompts, noisy).mean()
-        return Losses(likelihood, {"likelihood": likelihood})
-
-
-@pytest.mark.parametrize("make", [lambda b: build("lta-thinker", b), Noisy], ids=["lta-thinker", "random draws"])
-def test_a_stopped_run_ends_as_if_never_stopped(tiny, tmp_path, task, monkeypatch, make):
-    train(make(tiny()), task, SHORT, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_at(patch, 6)
-        with pytest.raises(KeyboardInterrupt) as stopped:
-            train(make(tiny()), task, SHORT, tmp_path / "parts")
-    message = str(stopped.value)
-    assert "stopped after step 6 of 10" in message
-    assert "go on with resume=True" in message
-    assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
-    assert not (tmp_path / "parts" / "weights.safetensors").exists()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    train(make(tiny()), task, SHORT, tmp_path / "parts", resume=True)
-    whole, parts = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    clock = [row["seconds"] for row in read_jsonl(tmp_path / "parts" / "metrics.jsonl")]
-    assert clock == sorted(clock)
-
-
-def test_resuming_after_a_crash_makes_lost_rows_again(tiny, tmp_path, task, monkeypatch):
-    """A crash two steps behind the checkpoint: its rows are dropped and made again, none stands twice."""
-
-    def crash(self, batch, planned, step=loop._Run.step):
-        if planned.number == 7:
-            raise RuntimeError("power cut")
-        return step(self, batch, planned)
-
-    train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "step", crash)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "parts")
-    assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]  # the checkpoint is of step 4
-    train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "parts", resume=True)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-
-
-def test_a_second_interrupt_stops_at_once(tiny, tmp_path, task, monkeypatch):
-    def twice(self, batch, planned):
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(loop._Run, "step", twice)
-    with pytest.raises(KeyboardInterrupt):
-        train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
-
-
-def test_interrupted_command_says_how_to_go_on_and_does(tiny_folder, tmp_path):
-    """The real signal to the real command, then the command it names."""
-    from workbench.__main__ import main
-
-    options = [
-        *["--backbone", str(tiny_folder()), "--training.examples", "64", "--training.batch_size", "8"],
-        *["--training.epochs", "3", "--training.probe_examples", "4"],
-    ]
-    command = [sys.executable, "-c", SLOW, "train", *options, "--out", str(tmp_path / "parts")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    for _ in range(1200):
-        if process.poll() is not None or (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
-            break
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, complaint = process.communicate(timeout=60)
-    assert process.returncode == 130, complaint
-    assert "Traceback" not in complaint
-    command = re.search(r"`workbench (train .*)`", complaint.strip().splitlines()[-1])
-    assert command, complaint
-    assert main(command[1].split()) == 0
-    assert main(["train", *options, "--out", str(tmp_path / "whole")]) == 0
-    # bit for bit within one process (above); two processes may round differently
-    parts, whole = (rows(tmp_path / name) for name in ("parts", "whole"))
-    assert [row["step"] for row in parts] == list(range(1, 25))
-    assert [row["loss"] for row in parts] == pytest.approx([row["loss"] for row in whole], rel=1e-3)
-
-
-# The command line with a pause in each step: a test that must interrupt it in the middle needs a middle.
-SLOW = """
-import sys, time, torch, workbench.train
-torch.set_num_threads(1)
-run = sys.modules["workbench.train"]._Run
-step = run.step
-run.step = lambda self, *given: (time.sleep(0.1), step(self, *given))[1]
-from workbench.__main__ import main
-sys.exit(main())
-"""
-
-
-def test_resume_with_other_settings_is_refused(tiny, tmp_path, task):
-    train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
-    with pytest.raises(ValueError, match="belongs to other settings"):
-        train(build("soft-prompt", tiny()), task, replace(SHORT, lr=0.5), tmp_path / "run", resume=True)
-    with pytest.raises(ValueError, match="belongs to other settings"):
-        train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "run", resume=True)
-    with pytest.raises(ValueError, match=r"nothing to resume: no checkpoint at .*none/checkpoint\.pt"):
-        train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "none", resume=True)
-    with pytest.raises(ValueError, match="holds a run already; resume it, or give another folder"):
-        train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
-    assert not (tmp_path / "none").exists()
-
-
-def test_nothing_to_train_is_said(tiny, tmp_path, task):
-    with pytest.raises(ValueError, match="method 'cot' has nothing to train"):
-        train(build("cot", tiny()), task, SHORT, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-# ----------------------------------------------------------------------------------------------------- when it breaks
-
-
-class Breaks(MeanRead):
-    """Its loss is NaN from the step `at` on."""
-
-    at = 7
-
-    def loss(self, prompts, stage=0):
-        self.calls = getattr(self, "calls", 0) + 1
-        losses = super().loss(prompts, stage)
-        return losses if self.calls < self.at else replace(losses, total=losses.total * math.nan)
-
-
-@pytest.mark.parametrize(("log_every", "noticed"), [(1, 7), (5, 8)])  # at the latest before the next checkpoint
-def test_nan_stops_before_a_checkpoint_holds_it(tiny, tmp_path, task, log_every, noticed):
-    with pytest.raises(TrainingFailed) as failed:
-        train(Breaks(tiny()), task, replace(SHORT, log_every=log_every), tmp_path / "run")
-    checkpoint = tmp_path / "run" / "checkpoint.pt"
-    assert f"loss is nan at step {noticed}; the last good checkpoint is {checkpoint}" in str(failed.value)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoint.pt"}
-    saved = torch.load(checkpoint, weights_only=True)
-    assert saved["step"] == 4
-    assert all(value.isfinite().all() for value in saved["weights"].values())
-    assert all(math.isfinite(row["loss"]) and row["step"] < 7 for row in rows(tmp_path / "run"))
-
-
-def test_nan_before_any_checkpoint(tiny, tmp_path, task):
-    method = Breaks(tiny())
-    method.at = 2
-    with pytest.raises(TrainingFailed, match="loss is nan at step 2; there is no checkpoint yet; lower the learning"):
-        train(method, task, SHORT, tmp_path / "run")
-
-
-def test_an_update_that_breaks_the_weights_is_noticed_by_a_checkpoint(tiny, tmp_path, task):
-    """The loss of a step is that of the weights before it: here it never is NaN before the save."""
-
-    class Overflows(MeanRead):
-        def loss(self, prompts, stage=0):
-            self.calls = getattr(self, "calls", 0) + 1
-            if self.calls == 8:
-                self.read.bias.register_hook(self.overflow)
-            return super().loss(prompts, stage)
-
-        def overflow(self, _):
-            self.read.weight.data.fill_(math.inf)
-
-    config = replace(SHORT, probe_every=100)
-    with pytest.raises(TrainingFailed, match=r"weight read\.weight is no longer finite at step 8; the last good"):
-        train(Overflows(tiny()), task, config, tmp_path / "run")
-    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 4
-    config = replace(SHORT, save_every=100, probe_every=8)
-    with pytest.raises(TrainingFailed, match="thoughts of the probe set are no longer finite at step 8; there is no"):
-        train(Overflows(tiny()), task, config, tmp_path / "other")
-
-
-def test_an_interrupted_save_keeps_the_last_checkpoint(tiny, tmp_path, task, monkeypatch):
-    save = torch.save
-
-    def dies(content, path):
-        if content["step"] == 8:
-            Path(path).write_bytes(b"half")
-            raise OSError("disk full")
-        save(content, path)
-
-    monkeypatch.setattr(torch, "save", dies)
-    with pytest.raises(OSError, match="disk full"):
-        train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
-    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 4
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "metrics.jsonl", "checkpoint.pt"}
 
 
 # --------------------------------------------------------------------------------------------------- what a run leaves

@@ -8,9 +8,9 @@ import difflib
 import json
 import re
 import sys
-from argparse import ArgumentError
+from argparse import SUPPRESS, ArgumentError
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -110,7 +110,8 @@ def _train_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--resume", type=bool, default=False, help="go on from the folder's checkpoint")
 
 
-def _collect_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+def _answer_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """What is answered, by what: shared by `collect` and `counter`."""
     from .backbone import Decoding
     from .tasks import Parsing
 
@@ -119,18 +120,36 @@ def _collect_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
     parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
     parser.add_argument("--parse", type=Parsing, default="strict", help="read answers our way, or as published")
-    parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
-    parser.add_argument("--draws", type=int, default=1, help="answers per thought")
     parser.add_argument("--batch_size", type=int, default=128, help="questions at a time")
     parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled")
-    what = "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (see workbench/changes.py)"
-    parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
+    start = "decoding to start from: greedy, the model's own, or LTA-Thinker's published one for its family"
+    parser.add_argument("--decode", type=Literal["greedy", "model", "published"], default="greedy", help=start)
     parser.add_argument("--decoding", type=Decoding, default=Decoding())
-    parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
+    named = [found[1] for word in argv if (found := re.match(r"--decoding\.(\w+)", word))]
+    parser.add_argument("--overrides", type=list[str], default=named, help=SUPPRESS)  # what --decoding.NAME gives
     given = {re.split(r"[.=]", word)[0] for word in argv}
     clash = sorted(given & {"--method", "--preset", "--options", "--backbone", "--revision"})
     if "--run" in given and clash:
         raise ValueError(f"a run brings its own method and backbone: give --run or {', '.join(clash)}, not both")
+    if any(re.match("--decoding(=|$)", word) for word in argv):
+        raise ValueError("--decoding is given one setting at a time, such as --decoding.temperature 0.5")
+
+
+def _collect_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    _answer_options(parser, argv)
+    parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
+    parser.add_argument("--draws", type=int, default=1, help="answers per thought")
+    what = "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (see workbench/changes.py)"
+    parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
+    parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
+
+
+def _counter_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from .counter import CHANGES
+
+    _answer_options(parser, argv)
+    parser.add_argument("--changes", type=list[str], default=list(CHANGES), help="see workbench/changes.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the stores, table.csv and the figure")
 
 
 def _score_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -169,6 +188,8 @@ def _what(parser: ArgumentParser, argv: Sequence[str], task: str | None) -> None
     meant = "task name" if task else f"task name; default: that of the run, else {TASK}"
     parser.add_argument("--task", type=str | None, default=task, help=meant)
     parser.add_argument("--data", type=str | None, default=None, help="what it reads: a path, hub id or difficulty")
+    pack = "YAML with the task's message in other words (see workbench/tasks/prompts.py)"
+    parser.add_argument("--prompts", type=str | None, default=None, help=pack)
     parser.add_argument("--backbone", default="nano", help="shipped name, folder, or hub id")
     parser.add_argument("--revision", type=str | None, default=None, help="revision of a hub backbone")
     parser.add_argument("--method", default="lta-thinker", help=f"one of {', '.join(sorted(METHODS))}")
@@ -212,6 +233,34 @@ def _method(given: Namespace) -> Any:
     return build(given.method, backbone, options, seed=seed)
 
 
+def _method_and_task(given: Namespace) -> tuple[Any, Any]:
+    """Those of `--run`, or those the options describe."""
+    from .runs import load_method, read_config
+    from .tasks import load_task
+
+    if given.run is None:
+        method, task = _method(given), load_task(given.task or TASK, given.data, given.parse, given.prompts)
+    else:
+        about = read_config(given.run)
+        known = about if given.task in (None, about["task"]) else {}
+        data, prompts = (getattr(given, name) or known.get(name) for name in ("data", "prompts"))
+        method, task = load_method(given.run), load_task(given.task or about["task"], data, given.parse, prompts)
+    _say_prompts(task)
+    return method, task
+
+
+def _say_prompts(task: Any) -> None:
+    if task.prompts is not None:
+        print(task.prompts.report(task.name))
+
+
+def _decoding(given: Namespace, method: Any) -> Any:
+    """The decoding of that name, with what the command line says on top of it."""
+    return replace(
+        method.backbone.decoding(given.decode), **{name: getattr(given.decoding, name) for name in given.overrides}
+    )
+
+
 def quickstart(given: Namespace) -> None:
     from .experiments.quickstart import quickstart
 
@@ -240,7 +289,8 @@ def train(given: Namespace) -> int:
     from .tasks import load_task
     from .train import TrainingFailed, train
 
-    task = load_task(given.task, given.data)
+    task = load_task(given.task, given.data, prompts=given.prompts)
+    _say_prompts(task)
     out = given.out or Path("data/runs") / given.task / given.method / f"seed{given.training.seed}"
     try:
         folder = train(_method(given), task, given.training, out, resume=given.resume)
@@ -254,20 +304,14 @@ def train(given: Namespace) -> int:
 def collect(given: Namespace) -> None:
     from . import store
     from .collect import collect
-    from .runs import load_method, read_config
-    from .scores import accuracy
-    from .tasks import load_task
+    from .scores import accuracy, cost
 
     if given.out.suffix != ".nc":
         raise ValueError(f"--out {given.out} must end in .nc")
-    if given.run is None:
-        method, task = _method(given), load_task(given.task or TASK, given.data, given.parse)
-    else:
-        about = read_config(given.run)
-        data = about.get("data") if given.task in (None, about["task"]) and given.data is None else given.data
-        method, task = load_method(given.run), load_task(given.task or about["task"], data, given.parse)
+    method, task = _method_and_task(given)
     found = collect(
-        method, task, task.examples(given.split, given.count), split=given.split, decoding=given.decoding,
+        method, task, task.examples(given.split, given.count), split=given.split,
+        decoding=_decoding(given, method),
         paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
         change=given.change,
     )  # fmt: skip
@@ -275,21 +319,54 @@ def collect(given: Namespace) -> None:
     interval = accuracy(found)
     low, mean, high = (f"{100 * value:.1f}" for value in (interval.low, interval.mean, interval.high))
     print(f"{given.out}: {interval.n} questions, {mean} % right [{low}, {high}]")
+    spent = cost(found)
+    print(
+        f"{spent['tokens']:.1f} tokens and {spent['seconds']:.2g} s a question (in batches of {spent['batch_size']}); of "
+        f"{spent['answers']} answers {spent['capped']} stopped at the length cap ({100 * spent['capped_share']:.1f} %) "
+        f"and {spent['unread']} could not be read ({100 * spent['unread_share']:.1f} %)"
+    )
+
+
+def counter(given: Namespace) -> None:
+    from . import figures, store
+    from .counter import counter, counter_table, verdict
+    from .files import write_text
+
+    method, task = _method_and_task(given)
+    stores = counter(
+        method, task, task.examples(given.split, given.count), changes=given.changes, split=given.split,
+        decoding=_decoding(given, method), batch_size=given.batch_size, seed=given.seed,
+    )  # fmt: skip
+    paths = [store.save(found, given.out / f"{name.replace(':', '-')}.nc") for name, found in stores.items()]
+    table = counter_table(stores)
+    write_text(given.out / "table.csv", table.to_csv(index=False))
+    figure = figures.bars(table, label="change", mean="difference", percent=True, reference=0.0)
+    source = {"stores": [str(path) for path in paths]}
+    for path in (given.out / "table.csv", *figures.save(figure, "counter_tests", given.out, source)):
+        print(path)
+    print(table.to_string(index=False))
+    print(verdict(table))
 
 
 def score(given: Namespace) -> None:
     import pandas as pd
 
     from . import store
-    from .scores import accuracy_table, compare
+    from .scores import accuracy_table, compare, cost
 
     stores = {str(path): store.load(path) for path in given.stores}
+    spent = pd.DataFrame([{"store": name, **cost(found)} for name, found in stores.items()])
     with pd.option_context("display.width", 200, "display.max_columns", None):
-        print(accuracy_table(stores).to_string(index=False))
+        print(accuracy_table(stores).drop(columns=["unread", "unfinished", "length"]).to_string(index=False))
+        print("\ntokens and seconds are per question, everything it needed; capped: stopped at the length cap")
+        print(spent.to_string(index=False))
         first, *others = stores
         for other in others:
             print(f"\n{first} minus {other}, on the examples both have:")
-            print(compare(stores[first], stores[other]).to_string(index=False))
+            try:
+                print(compare(stores[first], stores[other]).to_string(index=False))
+            except ValueError as error:  # two tasks, too few questions: the accuracies stand all the same
+                print(f"no comparison: {error}")
 
 
 def figures(given: Namespace) -> None:
@@ -367,6 +444,11 @@ COMMANDS = {
     "train": Command("Train a method on a task.", _train_options, train),
     "collect": Command(
         "Run a method over examples and write a store of thoughts and answers.", _collect_options, collect
+    ),
+    "counter": Command(
+        "Counter-tests: answer with thoughts dropped, swapped, averaged, noised, and compare.",
+        _counter_options,
+        counter,
     ),
     "score": Command("Accuracy with intervals of one store, paired comparison of more.", _score_options, score),
     "figures": Command(

@@ -3,21 +3,22 @@
 Rows of vectors go in (`inputs_embeds`), so a thought and the embedding of a word are the same kind of thing.
 """
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jinja2 import TemplateError
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging
 
-from .config import bounded
+from .decoding import Decoding, named, pick, uniforms
 
 SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
 SLOT = "\ue000"  # stands for the thoughts in a message; a private-use character no text contains
@@ -28,21 +29,17 @@ MARKS = (
     ("<|box_start|>", "<|box_end|>"),
     ("<|reserved_special_token_0|>", "<|reserved_special_token_1|>"),
 )
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How answers are written."""
-
-    max_new_tokens: int = 64
-    """Most tokens per answer; an answer that reaches it is marked unfinished."""
-    temperature: float = 0.0
-    """0 is greedy; above 0 samples."""
-    top_p: float = 1.0
-    """Sample from the smallest set of tokens with this probability mass."""
-
-    def __post_init__(self) -> None:
-        bounded(self, max_new_tokens=(1, math.inf), temperature=(0, math.inf), top_p=(1e-9, 1))
+# Family -> how the model's type starts, and a token that its chats have (the shipped backbone is a Qwen3 without chats).
+FAMILIES = {"qwen3": ("qwen3", "<|im_end|>"), "qwen2.5": ("qwen2", "<|im_end|>"), "llama": ("llama", "<|eot_id|>")}
+PADDING = "<|finetune_right_pad_id|>"  # what Llama 3.1 has for padding and does not name as such
+# The day of every prompt: Llama's templates take it as `date_string`, others ask a clock, which a macro stands in for.
+DAY = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%a": "Fri", "%A": "Friday"}
+CLOCK = (
+    "{%- macro strftime_now(format) %}{{- format"
+    + "".join(f" | replace('{directive}', '{text}')" for directive, text in DAY.items())
+    + " }}{%- endmacro %}\n"
+)
+FINAL_NORMS = ("norm", "ln_f")  # of Llama and Qwen (and most others), of GPT-2
 
 
 @dataclass(frozen=True)
@@ -77,12 +74,26 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.tokenizer, self.name, self.revision = tokenizer, name, revision
+        # Rows are padded behind a mask here; who saves or generates with transformers' own code needs the id.
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = PADDING if PADDING in tokenizer.get_vocab() else tokenizer.eos_token
+        if self.model.generation_config.pad_token_id is None:
+            self.model.generation_config.pad_token_id = tokenizer.pad_token_id
 
     @classmethod
     def load(
-        cls, name: str = "nano", *, revision: str | None = None, dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+        cls,
+        name: str = "nano",
+        *,
+        revision: str | None = None,
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        weights: bool = True,
     ) -> "Backbone":
-        """A shipped backbone by its short name, a local folder, or a hub id; `dtype="auto"` keeps the stored one."""
+        """A shipped backbone by its short name, a local folder, or a hub id; `dtype="auto"` keeps the stored one.
+
+        Without `weights` it has their shapes and precision only (device "meta"): enough to count and to plan with,
+        whatever its size, and nothing but the configuration and the tokenizer is read.
+        """
         shipped = SHIPPED / name
         path = str(shipped) if (shipped / "config.json").exists() else name
         if path == name and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
@@ -92,12 +103,17 @@ class Backbone(nn.Module):
                 "or a hub id like Qwen/Qwen3-0.6B"
             )
         try:
-            AutoConfig.from_pretrained(path, revision=revision)
+            config = AutoConfig.from_pretrained(path, revision=revision)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 f"backbone {name!r} could not be loaded ({reason}); check the name and the network"
             ) from error
+        if not weights:
+            precision = (config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype)
+            with torch.device("meta"):
+                empty: Any = AutoModelForCausalLM.from_config(config, dtype=precision)
+            return cls(empty, AutoTokenizer.from_pretrained(path, revision=revision), name, revision)
         # weights that load at once need no progress bar
         kept = logging.set_tqdm_hook(lambda bar, given, named: bar(*given, **{"delay": 2, **named}))
         try:
@@ -106,8 +122,15 @@ class Backbone(nn.Module):
             logging.set_tqdm_hook(kept)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
         local = int(os.environ.get("LOCAL_RANK", "0"))  # launchers of several processes number them per machine
-        device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+        # before it is sharded (FSDP moves layer by layer) a backbone need not fit on one GPU
+        sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+        on_gpu = torch.cuda.is_available() and not sharded
+        device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
         return cls(model.to(device), tokenizer, name, revision)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """While a method around it trains, a frozen language model stays as it answers, without dropout."""
+        return super().train(mode and self.trains)
 
     @property
     def width(self) -> int:
@@ -128,40 +151,106 @@ class Backbone(nn.Module):
         """Whether any weight of the language model itself is trained."""
         return any(p.requires_grad for p in self.model.parameters())
 
+    @cached_property
+    def family(self) -> str:
+        """A key of `FAMILIES`, or "other"."""
+        kind, vocabulary = self.model.config.model_type, self.tokenizer.get_vocab()
+        fits = (name for name, (start, token) in FAMILIES.items() if kind.startswith(start) and token in vocabulary)
+        return next(fits, "other")
+
+    @cached_property
+    def turn_end(self) -> int:
+        """The token that ends a reply in the chat template (`<|im_end|>`, `<|eot_id|>`), else the end of text."""
+        if self.tokenizer.chat_template:
+            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": SLOT}]
+            behind = self.ids(self._rendered(turns, reply=False).rpartition(SLOT)[2])
+            marks = [i for i in behind.tolist() if i in self.tokenizer.added_tokens_decoder]
+            if marks:
+                return marks[0]
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"the tokenizer of backbone {self.name!r} has no token that ends an answer; set its eos_token"
+            )
+        return self.tokenizer.eos_token_id
+
     @property
     def stops(self) -> frozenset[int]:
-        """Token ids that end an answer."""
+        """Token ids that end an answer: the turn's end, the text's, and those of the generation config."""
         configured = self.model.generation_config.eos_token_id
         ids = configured if isinstance(configured, list) else [configured]
-        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None)
+        return frozenset(i for i in [*ids, self.tokenizer.eos_token_id, self.turn_end] if i is not None)
+
+    def decoding(self, name: str) -> Decoding:
+        """Settings that have a name: "greedy", "model" (its own) or "published" (LTA-Thinker's for its family)."""
+        return named(name, self.family, self.model.generation_config)
 
     # -- text --------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def marks(self) -> tuple[str, str]:
+        """What stands before and behind the thoughts in a message; empty where the tokenizer has nothing for it."""
+        vocabulary = self.tokenizer.get_vocab()
+        return next(((begin, end) for begin, end in MARKS if begin in vocabulary and end in vocabulary), ("", ""))
+
+    @cached_property
+    def _anchor(self) -> str:
+        """A token to read pieces of text behind, where the tokenizer puts a blank before what stands first."""
+        eos = self.tokenizer.eos_token or ""
+        first, *rest = self._tokenized(f"{eos}a")
+        return eos if first == self.tokenizer.eos_token_id and rest != self._tokenized("a") else ""
+
+    def _tokenized(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
     def ids(self, text: str) -> Int[Tensor, "_"]:
-        """Token ids of a piece of text, nothing added."""
-        return torch.tensor(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=torch.long)
+        """Token ids of a piece of text as in the middle of a longer one, nothing added."""
+        ids = self._tokenized(self._anchor + text)[1:] if self._anchor else self._tokenized(text)
+        return torch.tensor(ids, dtype=torch.long)
+
+    def chat(self, message: str) -> str:
+        """A user's message as the model reads it, up to where its reply starts.
+
+        By the chat template (thinking off, date pinned so that inputs do not change overnight) or, without one, the
+        plain message after the begin-of-text token.
+        """
+        if not self.tokenizer.chat_template:
+            return (self.tokenizer.bos_token or "") + message
+        return self._rendered([{"role": "user", "content": message}], reply=True)
+
+    def _rendered(self, turns: list[dict[str, str]], reply: bool) -> str:
+        """A conversation as text; with `reply`, the header of the next one is there."""
+        try:
+            return self.tokenizer.apply_chat_template(
+                turns, chat_template=CLOCK + self.tokenizer.get_chat_template(), tokenize=False,
+                add_generation_prompt=reply, enable_thinking=False, date_string="26 Jul 2024",
+            )  # fmt: skip
+        except (TemplateError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(
+                f"the chat template of backbone {self.name!r} cannot write a plain message ({reason}); set another "
+                "one on its tokenizer (chat_template), or none"
+            ) from error
 
     def around(self, message: str, reply: str = "") -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
         """Ids before and after the slot of a user message, marks of the slot and generation prompt included.
 
-        `message` holds `SLOT` once; `reply` is how the answer starts. Uses the chat template (thinking off, date pinned
-        so that inputs do not change overnight) or, without one, the plain message after the begin-of-text token.
+        `message` holds `SLOT` once and is rendered as in `chat`; `reply` is how the answer starts. Where neither that
+        nor a chat template says how, it starts on a new line.
         """
         if message.count(SLOT) != 1:
             raise ValueError(
                 f"a message must hold the slot character U+E000 once, this one holds it {message.count(SLOT)} times"
             )
-        if self.tokenizer.chat_template:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True,
-                enable_thinking=False, date_string="26 Jul 2024",
-            )  # fmt: skip
-        else:
-            text = (self.tokenizer.bos_token or "") + message
-        left, right = (text + reply).split(SLOT)
-        vocabulary = self.tokenizer.get_vocab()
-        begin, end = next(((b, e) for b, e in MARKS if b in vocabulary and e in vocabulary), ("", ""))
-        return self.ids(left + begin), self.ids(end + right)
+        text = self.chat(message)
+        headless = not self.tokenizer.chat_template or text.endswith(SLOT)
+        parts = (text + (reply or "\n" * headless)).split(SLOT)
+        if len(parts) != 2:
+            raise ValueError(
+                f"the chat template of backbone {self.name!r} writes a message {len(parts) - 1} times, it must do so "
+                "once; set another one on its tokenizer (chat_template), or none"
+            )
+        begin, end = self.marks
+        return torch.tensor(self._tokenized(parts[0] + begin), dtype=torch.long), self.ids(end + parts[1])
 
     # -- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -208,6 +297,21 @@ class Backbone(nn.Module):
         out = self.model(**arguments, logits_to_keep=logits_at, output_hidden_states=hidden)
         return Output(out.hidden_states[-1] if hidden else None, out.logits, cache)
 
+    def read_out(self, vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ vocabulary"]:
+        """Logits of the words that vectors would be written as, in float32: final norm, then output head.
+
+        The "logit lens" (nostalgebraist 2020), for vectors that have not been through the final norm yet, unlike
+        `Output.hidden`. A model's own scaling of its logits is left out.
+        """
+        parts = dict(self.model.base_model.named_children())
+        name = next((name for name in FINAL_NORMS if name in parts), None)
+        if name is None:
+            raise ValueError(
+                f"backbone {self.name!r} ({type(self.model).__name__}) has no final norm called "
+                f"{' or '.join(FINAL_NORMS)}, so its words cannot be read in vectors; use a Llama, Qwen or GPT-2"
+            )
+        return self.model.get_output_embeddings()(parts[name](vectors.to(self.table.dtype))).float()
+
     @torch.no_grad()
     def generate(
         self,
@@ -226,6 +330,8 @@ class Backbone(nn.Module):
         if decoding.temperature > 0 and (seeds is None or len(seeds) != len(embeds)):
             raise ValueError(f"sampling needs one seed per row ({len(embeds)}); give seeds=[...] or temperature 0")
         rows, limit = len(embeds), decoding.max_new_tokens
+        if limit is None:
+            raise ValueError("max_new_tokens is not given; give the most tokens of an answer, such as the task's own")
         last = torch.tensor([embeds.shape[1] - 1], device=self.device)
         out = self.run(embeds, mask, logits_at=last)
         cache, logits = out.cache, _last(out).repeat_interleave(draws, 0)
@@ -233,7 +339,7 @@ class Backbone(nn.Module):
             cache.batch_repeat_interleave(draws)
             mask = mask.repeat_interleave(draws, 0)
         chance = (
-            _uniforms(seeds, draws, limit).to(self.device) if decoding.temperature > 0 and seeds is not None else None
+            uniforms(seeds, draws, limit).to(self.device) if decoding.temperature > 0 and seeds is not None else None
         )
         stops = torch.tensor(sorted(self.stops), device=self.device)
         written = torch.zeros(rows * draws, limit, dtype=torch.long, device=self.device)
@@ -241,7 +347,7 @@ class Backbone(nn.Module):
         alive = torch.arange(rows * draws, device=self.device)  # which answers the rows of the batch belong to
         zero = torch.zeros(1, dtype=torch.long, device=self.device)
         for step in range(limit):
-            token = _pick(logits, decoding, None if chance is None else chance[alive, step])
+            token = pick(logits, decoding, None if chance is None else chance[alive, step], written[alive, :step])
             ends = torch.isin(token, stops)
             written[alive, step] = token
             length[alive[ends]] = step
@@ -264,24 +370,3 @@ class Backbone(nn.Module):
 def _last(out: Output) -> Float[Tensor, "row vocabulary"]:
     assert out.logits is not None
     return out.logits[:, -1].float()
-
-
-def _uniforms(seeds: Sequence[int], draws: int, length: int) -> Float[Tensor, "answer token"]:
-    """The random numbers of every answer, from a generator of its own."""
-    rows = [
-        torch.rand(length, generator=torch.Generator().manual_seed((seed * 1_000_003 + draw) % 2**63))
-        for seed in seeds
-        for draw in range(draws)
-    ]
-    return torch.stack(rows)
-
-
-def _pick(logits: Float[Tensor, "row vocabulary"], decoding: Decoding, chance: Tensor | None) -> Int[Tensor, "row"]:
-    """The next token: the likeliest, or the one at `chance` of the sorted cumulative distribution."""
-    if chance is None:
-        return logits.argmax(-1)
-    probability, order = (logits / decoding.temperature).softmax(-1).sort(descending=True, stable=True)
-    total = probability.cumsum(-1)
-    kept = ((total - probability) < decoding.top_p).long().sum(-1, keepdim=True)  # always the first one at least
-    target = chance[:, None] * total.gather(-1, kept - 1)
-    return order.gather(-1, torch.searchsorted(total, target).clamp(max=kept - 1))[:, 0]

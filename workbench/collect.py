@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,9 @@ def collect(
 ) -> xr.Dataset:
     """The store of `method` on `examples`: `paths` thoughts per question, `draws` answers per thought.
 
-    `change` turns the thoughts of all examples into others before they are answered with and stored (a name or a function
-    of `changes`, e.g. "shuffled", "noised:0.5"). Nothing depends on `batch_size` beyond rounding.
+    `change` turns the thoughts of all examples into others before they are answered with and stored: a name or a
+    function of `changes`, e.g. "shuffled", "noised:0.5". `decoding` is greedy unless given; without its own length it
+    takes the task's `answer_tokens`. Nothing depends on `batch_size` beyond rounding.
     """
     if not examples:
         raise ValueError("no examples to collect; give at least one")
@@ -46,6 +47,7 @@ def collect(
         if number < 1:
             raise ValueError(f"{what}={number}: it must be at least 1")
     decoding = decoding or Decoding()
+    decoding = replace(decoding, max_new_tokens=decoding.max_new_tokens or task.answer_tokens)
     method.eval()
     started = time.time()
     prompts = [method.render(example, task) for example in examples]
@@ -75,6 +77,8 @@ def collect(
         "seed": seed,
         "decoding": json.dumps(asdict(decoding)),
         "parsing": task.parsing,
+        "prompts": task.prompts.name if task.prompts else "",
+        "batch_size": batch_size,
         "changed": change if isinstance(change, str) else getattr(change, "__name__", repr(change) if change else ""),
         "seconds": time.time() - started,
     }
@@ -181,7 +185,7 @@ def _stack(parts: Sequence[torch.Tensor], fill: Any) -> np.ndarray:
 
 
 def _step_vectors(method: LatentMethod, prompt: Prompt) -> torch.Tensor:
-    """Mean embedding of the tokens of each gold step, [1, reasoning, feature]: where a thought that says a step would be."""
+    """Mean embedding of each gold step's tokens, [1, reasoning, feature]: where a thought that says it would be."""
     rows = [method.backbone.embed(step).float().mean(0) for step in prompt.steps]
     return torch.stack(rows)[None].cpu() if rows else torch.zeros(1, 0, method.backbone.width)
 

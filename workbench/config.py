@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -26,6 +26,13 @@ def bounded(config: Any, **bounds: tuple[float, float]) -> None:
         value = getattr(config, name)
         if value is not None and not low <= value <= high:
             raise ValueError(f"{name} is {value}; give a number from {low:g} to {high:g}")
+
+
+def allowed(config: Any) -> None:
+    """Raise one sentence about the first field whose type lists its values (`Literal`) and that has another one."""
+    for name, kind in get_type_hints(type(config)).items():
+        if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
+            choose(name, str(getattr(config, name)), dict.fromkeys(map(str, get_args(kind))))
 
 
 def differences(config: Any) -> dict[str, Any]:

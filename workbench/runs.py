@@ -26,6 +26,8 @@ from .config import differences
 from .files import read_jsonl, whole, write_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .backbone import Backbone
     from .methods import LatentMethod
 
@@ -128,12 +130,17 @@ def start_training(
         )
 
 
-def save_weights(method: "LatentMethod", folder: str | Path) -> Path:
-    """Write the trainable weights with what is needed to rebuild the method around them."""
+def save_weights(method: "LatentMethod", folder: str | Path, weights: "Mapping[str, Tensor] | None" = None) -> Path:
+    """Write the trainable weights with what is needed to rebuild the method around them.
+
+    `weights`: by parameter name, where the method's own are sharded over processes; None takes its own.
+    """
     from safetensors.torch import save_file
 
     path = Path(folder) / "weights.safetensors"
-    tensors = {name: p.detach().cpu().contiguous() for name, p in method.named_parameters() if p.requires_grad}
+    if weights is None:
+        weights = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    tensors = {name: p.detach().cpu().contiguous() for name, p in weights.items()}
     with whole(path) as temporary:
         save_file(tensors, temporary, metadata={"workbench": json.dumps(describe_method(method))})
     return path

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from .prompts import Pack, load_pack
+
 Split = Literal["train", "dev", "test"]
 Parsing = Literal["strict", "reference"]
 
@@ -28,7 +30,8 @@ class Task:
 
     `load(split)` gives the examples; `parse(completion)` the canonical answer in a completion or None; `same(a, b)`
     whether two canonical answers are equal, the prediction first. `source` is where it reads, `opening` starts the
-    worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is.
+    worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is,
+    `answer_tokens` is what a worked answer may take, `prompts` is the user's wording in place of `instruction`.
     """
 
     name: str
@@ -40,6 +43,20 @@ class Task:
     opening: str = ""
     mark: str = "####"
     parsing: Parsing = "strict"
+    answer_tokens: int = 256
+    prompts: Pack | None = None
+
+    def message(self, question: str, thoughts: str, family: str) -> str:
+        """What a backbone of this family is asked; `thoughts` is the text that stands in their place."""
+        if self.prompts is not None:
+            return self.prompts.message(self.name, family, question, thoughts)
+        return "\n".join(filter(None, [self.instruction, question])) + thoughts
+
+    def reading(self, question: str, family: str, count: int) -> str:
+        """What a generator of `count` thoughts reads, in the words of a backbone's family: by default the question."""
+        if self.prompts is not None:
+            return self.prompts.reading(self.name, family, question, count)
+        return question
 
     def examples(self, split: Split, count: int | None = None) -> list[Example]:
         """The first `count` examples of a split (all of them when None), or one clear error."""
@@ -55,8 +72,12 @@ class Task:
         return examples
 
 
-def load_task(name: str, source: str | None = None, parse: Parsing = "strict") -> Task:
+def load_task(
+    name: str, source: str | None = None, parse: Parsing = "strict", prompts: str | None = None
+) -> Task:
     """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith).
+
+    `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`).
 
     `parse="reference"` reads and compares answers as LTA-Thinker's published evaluation does, mistakes included: signs
     are lost, the article "a" is option A, the last yes or no wins in any sense, LaTeX is compared as a string
@@ -78,6 +99,8 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict") -
         "date_understanding-all": date_understanding.whole,
     }
     task = choose("task", name, tasks)(source)
+    if prompts is not None:
+        task = replace(task, prompts=load_pack(prompts).about(name))
     if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "strict":
         return task
     if name not in READINGS:

@@ -206,6 +206,7 @@ def _task(name: str, shift: bool, source: str | None) -> Task:
         same=equal_numbers,
         source=source,
         opening="think:\n",
+        answer_tokens=64,
     )
 
 

@@ -59,6 +59,7 @@ def _task(name: str, source: str | None, load: Any) -> Task:
         same=same_word,
         source=source,
         instruction=INSTRUCTION,
+        answer_tokens=256,
     )
 
 

@@ -43,6 +43,7 @@ def _task(name: str, native: Native, source: str | None) -> Task:
         same=equal_numbers,
         source=source,
         instruction=INSTRUCTION,
+        answer_tokens=512,
     )
 
 

@@ -38,6 +38,7 @@ def task(source: str | None = None) -> Task:
         same=equal_math,
         source=source,
         instruction=INSTRUCTION,
+        answer_tokens=2048,
     )
 
 

@@ -28,6 +28,7 @@ def task(source: str | None = None) -> Task:
         same=same_word,
         source=source,
         instruction=INSTRUCTION,
+        answer_tokens=256,
     )
 
 
