@@ -132,7 +132,7 @@ def family(name: Name) -> Backbone:
     """A backbone of the family, made in memory; the same weights every time."""
     made = FAMILIES[name]
     tokenizer = make_tokenizer(made, sentences=name == "sentences")
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in made.special}
+    ids: dict[str, Any] = {token: tokenizer.convert_tokens_to_ids(token) for token in made.special}
     model = make_model(made.model, len(tokenizer), None if made.bos is None else ids[made.bos], ids[made.stops[0]])
     stops = [ids[token] for token in made.stops]
     model.generation_config = GenerationConfig(eos_token_id=stops, **dict(made.generation))

@@ -28,8 +28,8 @@ loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the fu
 class ShardsOnCPU(Accelerator):
     """accelerate shards on GPUs only, torch on a CPU as well: what a launcher with `use_fsdp` asks for happens here."""
 
-    def __init__(self, mixed_precision: str):
-        super().__init__(mixed_precision=mixed_precision)
+    def __init__(self, cpu: bool, mixed_precision: str):
+        super().__init__(cpu=cpu, mixed_precision=mixed_precision)
         self.state.distributed_type = DistributedType.FSDP
         self.state.fsdp_plugin = FullyShardedDataParallelPlugin()  # from FSDP_..., as accelerate launch sets them
 

@@ -203,12 +203,18 @@ def test_own_settings_at_their_edges():
     assert own(GenerationConfig(do_sample=True, top_k=0, max_new_tokens=9)) == Decoding(9, temperature=1.0)
     assert own(GenerationConfig(do_sample=True, min_p=0.1, num_beams=1, typical_p=1.0)).min_p == 0.1
     assert own(GenerationConfig(repetition_penalty=1.1)) == Decoding(repetition_penalty=1.1)
-    with pytest.raises(ValueError, match=r"own decoding sets num_beams=4, which is not implemented here; use greedy or"):
+    with pytest.raises(
+        ValueError, match=r"own decoding sets num_beams=4, which is not implemented here; use greedy or"
+    ):
         own(GenerationConfig(num_beams=4))
 
 
 def test_names_of_decodings_are_checked():
-    with pytest.raises(ValueError, match=r"no published decoding for a backbone of family 'other', only for qwen3, qwen2\.5"):
+    with pytest.raises(
+        ValueError, match=r"no published decoding for a backbone of family 'other', only for qwen3, qwen2\.5"
+    ):
         family("plain").decoding("published")
-    with pytest.raises(ValueError, match=r"unknown decoding 'modle': use one of greedy, model, published; did you mean"):
+    with pytest.raises(
+        ValueError, match=r"unknown decoding 'modle': use one of greedy, model, published; did you mean"
+    ):
         family("plain").decoding("modle")

@@ -31,7 +31,12 @@ MARKS = {
     "llama-3.2": ("<|reserved_special_token_0|>", "<|reserved_special_token_1|>"),
 }
 CHATS = tuple(MARKS)
-HOLE = {"llama-3.1": "<|eom_id|>", "llama-3.2": "<|eom_id|>", "plain": "</s>", "sentences": "</s>"}  # else <|endoftext|>
+HOLE = {
+    "llama-3.1": "<|eom_id|>",
+    "llama-3.2": "<|eom_id|>",
+    "plain": "</s>",
+    "sentences": "</s>",
+}  # else <|endoftext|>
 
 
 def ids_of(backbone: Backbone, text: str) -> list[int]:
@@ -119,7 +124,7 @@ def test_training_and_test_read_the_same_row(name, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_thoughts_that_are_words_answer_as_the_text_does(name):
-    """With padding and masked thoughts; the text is rendered and cut by the tokenizer, transformers writes its answer."""
+    """With padding and masked thoughts; the text is rendered and cut by the tokenizer, transformers answers it."""
     backbone = family(name)
     method = build("cot", backbone)
     words = [ids_of(backbone, text)[:4] for text in (" apples pens friends", "<")]
@@ -243,7 +248,10 @@ def test_families_go_by_one_set_of_names():
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [
-        ("{{ raise_exception('roles must be bot and human.') }}", r"cannot write a plain message \(roles must be bot and"),
+        (
+            "{{ raise_exception('roles must be bot and human.') }}",
+            r"cannot write a plain message \(roles must be bot and",
+        ),
         ("{% for %}", r"cannot write a plain message \(.*\); set another one on its tokenizer"),
         ("{{ messages[0].content }}{{ messages[0].content }}", r"writes a message 2 times, it must do so once; set"),
         ("{{ messages[0].content | length }}", r"writes a message 0 times"),

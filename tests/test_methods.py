@@ -1,5 +1,6 @@
 """What every registered method must do, and what it takes to write one."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from workbench.changes import shuffled
 from workbench.collect import collect
 from workbench.methods import METHODS, LatentMethod, Stage, Thoughts, build
+from workbench.methods.lta_thinker import LTAThinkerConfig
 from workbench.store import check
 from workbench.tasks import load_task
 from workbench.train import TrainConfig, train
@@ -18,9 +20,23 @@ def task():
     return load_task("arith-shift")
 
 
-@pytest.fixture(params=sorted(METHODS))
+VARIANTS = {
+    # as published but for the mean over a batch's tokens, which is no mean over examples
+    "reference": dataclasses.replace(LTAThinkerConfig.reference(), likelihood_mean="example"),
+    "linear": LTAThinkerConfig(generator="linear", positive="middle"),
+    "assistant": LTAThinkerConfig(generator="assistant", positive="last"),
+    "assistant-tokens": LTAThinkerConfig(generator="assistant", slots="token-ids", context="leaky"),
+    "positions": LTAThinkerConfig(positions=True, heads=4, alignment="cosine"),
+    "leaky-positions": LTAThinkerConfig(positions=True, context="leaky", step_vectors="turn-end", positive="random"),
+    "words": LTAThinkerConfig(alignment="vocabulary-kl", positive="oracle"),
+    "unaligned": LTAThinkerConfig(alignment="none", slots="token-ids", slot_start=9),
+}
+
+
+@pytest.fixture(params=[*sorted(METHODS), *(f"lta-thinker {name}" for name in VARIANTS)])
 def method(request, tiny):
-    return build(request.param, tiny(), seed=1).eval()
+    name, _, variant = request.param.partition(" ")
+    return build(name, tiny(), VARIANTS.get(variant), seed=1).eval()
 
 
 @pytest.fixture
@@ -49,7 +65,7 @@ def test_batch_mates_change_no_thought_and_no_loss(method, prompts):
 
 
 def test_same_seed_same_thoughts(method, tiny, prompts):
-    again = build(method.name, tiny(), seed=1).eval()
+    again = build(method.name, tiny(), method.config, seed=1).eval()
     assert torch.equal(method.think(prompts).vectors, again.think(prompts).vectors)
 
 
@@ -71,8 +87,6 @@ def test_gradients_reach_all_that_is_trainable_and_nothing_else(method, prompts)
 
 def test_what_it_sees_at_test_time_holds_no_answer(method, task, prompts):
     """Thoughts and contexts are the same for an example whose steps and answer are others."""
-    import dataclasses
-
     example = task.examples("train", 1)[0]
     blind = dataclasses.replace(example, steps=("1 + 1 = 2",), answer="7")
     one, other = method.render(example, task), method.render(blind, task)

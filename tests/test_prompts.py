@@ -4,6 +4,7 @@ All texts are made up; fingerprints of made-up texts stand in for the published 
 """
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from workbench import runs, store
 from workbench.__main__ import main
 from workbench.backbone import SLOT
 from workbench.methods import build
+from workbench.methods.lta_thinker import LTAThinkerConfig
 from workbench.tasks import load_task, prompts
 from workbench.tasks.prompts import Blocks, Fingerprint, Published, fingerprint, load_pack
 
@@ -74,7 +76,9 @@ def test_a_familys_own_blocks_come_first(tmp_path):
     assert task.message("Q", "", "llama") == task.message("Q", "", "other") == "All. Problem: Q\n\n"
     assert task.reading("Q", "llama", 2) == "Q"  # no block for it: the bare question
     only = load_task("gsm8k", prompts=pack(tmp_path, {"gsm8k/llama": GSM8K}))
-    with pytest.raises(ValueError, match=r"no blocks of task 'gsm8k' for a backbone of family 'qwen3', only gsm8k/llama"):
+    with pytest.raises(
+        ValueError, match=r"no blocks of task 'gsm8k' for a backbone of family 'qwen3', only gsm8k/llama"
+    ):
         only.message("Q", "", "qwen3")
 
 
@@ -89,6 +93,22 @@ def test_the_model_reads_the_packs_message(name, tmp_path):
         assert f"Think. Problem: {example.question}\n\nHints: {begin}{end}!" in text
         before, _ = backbone.around(f"Think. Problem: {example.question}\n\nHints: {SLOT}!")
         assert prompt.before.tolist() == before.tolist()
+
+
+@pytest.mark.parametrize("generator", ["block", "assistant"])
+def test_the_generator_reads_the_packs_words(generator, tmp_path):
+    """The number of thoughts is its own; thoughts are those of the longer question."""
+    task = load_task("arith", prompts=pack(tmp_path, {"arith": {"before": "Think. ", "generator": GENERATOR}}))
+    example, plain = task.examples("test", 1)[0], load_task("arith")
+    method = build("lta-thinker", family("qwen3"), LTAThinkerConfig(thoughts=3, generator=generator))
+    prompt = method.render(example, task)
+    asked = f"Write 3 ideas. Here it comes: {example.question}."
+    assert method.backbone.tokenizer.decode(prompt.question) == asked
+    longer = method.render(replace(example, question=asked), plain)
+    own = method.render(example, plain)
+    vectors = [method.think([p]).vectors for p in (prompt, longer, own)]
+    torch.testing.assert_close(vectors[0], vectors[1], rtol=0, atol=0)
+    assert not torch.allclose(vectors[0], vectors[2], atol=1e-3)
 
 
 # ------------------------------------------------------------------------------------------------------------- official
@@ -129,8 +149,9 @@ def test_verifying_refuses_what_is_not_official(tmp_path, published):
     with pytest.raises(ValueError) as told:  # noqa: PT011  (the whole sentence is compared)
         load_pack(path)
     assert str(told.value) == (
-        f"prompt pack {path}: 'before' of 'gsm8k/qwen2.5' is not the published text for qwen2.5, which has 22 characters "
-        f"with sha256 {wanted.sha256}, but 7 characters with sha256 {given.sha256}; mend the text, or set verify: false"
+        f"prompt pack {path}: 'before' of 'gsm8k/qwen2.5' is not the published text for qwen2.5, which has 22 "
+        f"characters with sha256 {wanted.sha256}, but 7 characters with sha256 {given.sha256}; mend the text, or set "
+        "verify: false"
     )
     with pytest.raises(ValueError, match=r"'before' of 'arith' is not a published text: there is none for this task"):
         load_pack(pack(tmp_path, {"arith": {"before": "x"}}, verify=True))
@@ -180,10 +201,16 @@ MISTAKES = {
     "another key": ("tasks: {gsm8k: {before: a}}\nname: x\n", r"must hold 'tasks'"),
     "verify": ("tasks: {gsm8k: {before: a}}\nverify: maybe\n", r"must hold 'tasks'"),
     "no YAML": ("tasks: [", r"is not YAML \(.*\); mend it$"),
-    "unknown block": ("tasks: {gsm8k: {befor: a}}\n", r"'gsm8k' must be a map with some of before, hint, after, generator$"),
+    "unknown block": (
+        "tasks: {gsm8k: {befor: a}}\n",
+        r"'gsm8k' must be a map with some of before, hint, after, generator$",
+    ),
     "no blocks": ("tasks: {gsm8k: a}\n", r"'gsm8k' must be a map"),
     "no text": ("tasks: {gsm8k: {before: 3}}\n", r"'before' of 'gsm8k' must be text, it is 3$"),
-    "family": ("tasks: {gsm8k/qwen: {before: a}}\n", r"'gsm8k/qwen' names no family; use one of qwen3, qwen2\.5, llama"),
+    "family": (
+        "tasks: {gsm8k/qwen: {before: a}}\n",
+        r"'gsm8k/qwen' names no family; use one of qwen3, qwen2\.5, llama",
+    ),
     "number": ("tasks: {gsm8k: {generator: two}}\n", r"'generator' of 'gsm8k' must hold \{N\} where the number of"),
     "other task": ("tasks: {aqua: {before: a}}\n", r"has no blocks of task 'gsm8k', only aqua; add some$"),
 }
@@ -200,11 +227,13 @@ def test_a_mistake_is_one_sentence(name, tmp_path):
 
 @pytest.mark.parametrize("source", ["/nowhere.yaml", "/nowhere.yaml@123", ""])
 def test_a_missing_pack_is_one_sentence(source):
-    with pytest.raises(ValueError, match=r"^no prompt pack at '.*'; give a YAML file as in workbench/tasks/prompts\.py$"):
+    with pytest.raises(
+        ValueError, match=r"^no prompt pack at '.*'; give a YAML file as in workbench/tasks/prompts\.py$"
+    ):
         load_pack(source)
 
 
-# ----------------------------------------------------------------------------------------------------- a run with a pack
+# ---------------------------------------------------------------------------------------------------- a run with a pack
 
 
 def test_a_run_and_its_stores_say_which_pack(tiny_folder, tmp_path, capsys):

@@ -320,10 +320,10 @@ def collect(given: Namespace) -> None:
     low, mean, high = (f"{100 * value:.1f}" for value in (interval.low, interval.mean, interval.high))
     print(f"{given.out}: {interval.n} questions, {mean} % right [{low}, {high}]")
     spent = cost(found)
+    capped, unread = (f"{spent[name]} ({100 * spent[f'{name}_share']:.1f} %)" for name in ("capped", "unread"))
     print(
-        f"{spent['tokens']:.1f} tokens and {spent['seconds']:.2g} s a question (in batches of {spent['batch_size']}); of "
-        f"{spent['answers']} answers {spent['capped']} stopped at the length cap ({100 * spent['capped_share']:.1f} %) "
-        f"and {spent['unread']} could not be read ({100 * spent['unread_share']:.1f} %)"
+        f"{spent['tokens']:.1f} tokens and {spent['seconds']:.2g} s a question (in batches of {spent['batch_size']}); "
+        f"of {spent['answers']} answers {capped} stopped at the length cap and {unread} could not be read"
     )
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jinja2 import TemplateError
 from jaxtyping import Bool, Float, Int
+from jinja2 import TemplateError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
@@ -29,7 +29,7 @@ MARKS = (
     ("<|box_start|>", "<|box_end|>"),
     ("<|reserved_special_token_0|>", "<|reserved_special_token_1|>"),
 )
-# Family -> how the model's type starts, and a token that its chats have (the shipped backbone is a Qwen3 without chats).
+# Family -> how the model's type starts, and a token its chats have (the shipped backbone is a Qwen3 without chats).
 FAMILIES = {"qwen3": ("qwen3", "<|im_end|>"), "qwen2.5": ("qwen2", "<|im_end|>"), "llama": ("llama", "<|eot_id|>")}
 PADDING = "<|finetune_right_pad_id|>"  # what Llama 3.1 has for padding and does not name as such
 # The day of every prompt: Llama's templates take it as `date_string`, others ask a clock, which a macro stands in for.

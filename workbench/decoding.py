@@ -17,7 +17,6 @@ from torch import Tensor
 from .config import bounded, choose
 
 
-
 @dataclass(frozen=True)
 class Decoding:
     """How answers are written; the default is greedy. top_k, top_p and min_p matter when sampling only."""
@@ -69,7 +68,7 @@ def named(name: str, family: str, config: Any) -> Decoding:
 
 
 def published(family: str, config: Any) -> Decoding:
-    """LTA-Thinker's evaluation of a `family` (a key of `PUBLISHED`); the repetition penalty is the generation config's."""
+    """LTA-Thinker's evaluation of a `family` (a key of `PUBLISHED`), with the model's own repetition penalty."""
     if family not in PUBLISHED:
         raise ValueError(
             f"there is no published decoding for a backbone of family {family!r}, only for {', '.join(PUBLISHED)}; "

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
@@ -31,8 +32,11 @@ def launched(method: LatentMethod, config: TrainConfig) -> Accelerator:
             f"the launcher asks for mixed precision {precision} and the training settings for "
             f"{config.mixed_precision}; give --training.mixed_precision bf16 or launch with --mixed_precision no"
         )
-    # Autocast is the training loop's: under FSDP accelerate would cast the trainable weights instead.
-    accelerator = Accelerator(mixed_precision="no")
+    started = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
+    # Without GPUs accelerate has to be told: it would take each of several processes for the only one. Autocast is the
+    # training loop's: under FSDP accelerate would cast the trainable weights instead.
+    accelerator = Accelerator(cpu=started > 1 and not torch.cuda.is_available(), mixed_precision="no")
+    assert accelerator.num_processes == started, f"{started} processes that take themselves for the only one"
     if config.processes not in (None, accelerator.num_processes):
         raise ValueError(
             f"{config.processes} processes are wanted (training.processes) and {accelerator.num_processes} running; "

@@ -193,7 +193,8 @@ class _Run:
                 return {}  # ragged or no thoughts: the store's diagnostics handle those
             if not bool(thoughts.vectors.isfinite().all()):
                 self.fail("thoughts of the probe set are no longer finite", number)
-            return probe(thoughts.vectors[:, 0].float().cpu().numpy())
+            vectors = thoughts.vectors[:, 0].float().cpu().clone()  # they may be a view of weights
+        return probe(vectors.numpy())
 
     def save(self, done: int) -> None:
         """Everything needed to go on exactly here, as one file that is whole or absent."""

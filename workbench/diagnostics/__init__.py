@@ -26,6 +26,7 @@ from .cloud import (
     relative_spread,
     spread,
 )
+from .comparisons import DIVERGENCES, divergence_table, information_table
 from .divergences import (
     MMDTest,
     feature_softmax_kl,
@@ -59,6 +60,7 @@ from .thoughts import VariancePart, probe, slot_cosines, variance_parts
 from .verdict import Verdict, collapse
 
 __all__ = [
+    "DIVERGENCES",
     "MEANINGS",
     "Drift",
     "Estimate",
@@ -78,6 +80,7 @@ __all__ = [
     "compression_rate",
     "covariance_eigenvalues",
     "describe",
+    "divergence_table",
     "drift",
     "effective_paths",
     "effective_rank",
@@ -88,6 +91,7 @@ __all__ = [
     "gaussian_kl",
     "gaussian_kl_moments",
     "henze_zirkler",
+    "information_table",
     "intrinsic_dimension",
     "jackknife",
     "knn_information",

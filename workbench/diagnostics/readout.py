@@ -10,6 +10,7 @@ likely ones those with the lower id come first.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,30 +49,39 @@ def nearest_tokens(vectors: ArrayLike, table: ArrayLike, k: int = 5) -> tuple[np
         raise ValueError(f"k = {k} of {len(rows)} tokens: give k from 1 to {len(rows)}")
     kind = np.result_type(x, rows, np.float32)
     unit = _unit(finite(x, "vectors").reshape(-1, x.shape[-1])).astype(kind)
-    best = np.full((len(unit), k), -np.inf, kind)
-    ids = np.full((len(unit), k), len(rows))
+    best, ids = np.empty((len(unit), 0), kind), np.empty((len(unit), 0), dtype=np.int64)
     step = max(k, 2**22 // max(1, len(unit), rows.shape[1]))
     for start in range(0, len(rows), step):
         block = _unit(finite(rows[start : start + step], "table")).astype(kind)
-        cosines = np.concatenate([best, unit @ block.T], axis=1)
-        numbers = np.concatenate(
-            [ids, np.broadcast_to(np.arange(start, start + len(block)), (len(unit), len(block)))], 1
-        )
-        # the kept ones have lower ids and stand first, so a stable sort leaves equals in the order of ids
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-        best, ids = np.take_along_axis(cosines, order, 1), np.take_along_axis(numbers, order, 1)
+        numbers = np.broadcast_to(np.arange(start, start + len(block)), (len(unit), len(block)))
+        # those kept so far have the lower ids and stand first, so equals stay in the order of ids
+        cosines, numbers = np.concatenate([best, unit @ block.T], 1), np.concatenate([ids, numbers], 1)
+        columns = _largest(cosines, k)
+        best, ids = np.take_along_axis(cosines, columns, 1), np.take_along_axis(numbers, columns, 1)
     return ids.reshape(*x.shape[:-1], k), best.reshape(*x.shape[:-1], k)
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k largest of each row, largest first, of equal ones the first."""
+    if k < values.shape[1]:
+        row, column = np.nonzero(values >= np.partition(values, -k, axis=1)[:, -k:].min(axis=1, keepdims=True))
+    else:
+        row, column = np.indices(values.shape).reshape(2, -1)
+    order = np.lexsort((column, -values[row, column], row))
+    row, column = row[order], column[order]
+    place = np.arange(len(row)) - np.searchsorted(row, row)  # within its row; more than k where several are equal
+    return column[place < k].reshape(-1, min(k, values.shape[1]))
 
 
 # ------------------------------------------------------------------------------- thoughts beside explicit reasoning
 
 
 def even_split(tokens: Sequence[int] | np.ndarray, parts: int) -> list[np.ndarray]:
-    """Consecutive parts of a path, part t = tokens [floor(t n / parts), floor((t + 1) n / parts)); some may be empty."""
+    """Consecutive parts of a path of n tokens, part t = [floor(t n / parts), floor((t + 1) n / parts)); maybe empty."""
     _at_least_one(parts)
     ids = np.asarray(tokens, dtype=np.int64)
     ends = np.arange(parts + 1) * len(ids) // parts
-    return [ids[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [ids[a:b] for a, b in pairwise(ends)]
 
 
 def compression_rate(
@@ -86,12 +96,9 @@ def compression_rate(
     p, ids = _thoughts(probabilities), _tokens(tokens, np.shape(probabilities)[-1])
     for k in ks:
         _at_least_one(k)
-    found = {k: 0.0 for k in ks}
-    for distribution, part in zip(p, even_split(ids, len(p)), strict=True):
-        rank = _ranks(distribution, part)
-        for k in found:
-            found[k] += float((rank < k).sum()) / len(p)
-    return found
+    parts = even_split(ids, len(p))
+    ranks = np.concatenate([_ranks(distribution, part) for distribution, part in zip(p, parts, strict=True)])
+    return {k: int((ranks < k).sum()) / len(p) for k in ks}
 
 
 @dataclass(frozen=True)
@@ -120,7 +127,7 @@ def parallelism(
     score_m = mean over thoughts of log(mass of the different tokens of its part, among its k most likely, + 1e-12);
     weights = softmax(score / temperature). k None: all tokens. `assignments` says per path which part each thought gets
     (-1: none; `match_steps` makes them), default the same position; fewer than L entries: only those thoughts count.
-    Longer paths have bigger parts and so more mass: report lengths. Source: Latent-SFT's evaluation script, which
+    Longer paths have bigger parts and so more mass: report lengths. Copies of a path count as paths: drop them. Source: Latent-SFT's evaluation script, which
     counted repeated tokens twice.
     """
     p = _thoughts(probabilities)
@@ -129,15 +136,7 @@ def parallelism(
     if not temperature > 0 or trials < 1:
         raise ValueError(f"temperature {temperature}, {trials} trials: give both above 0")
     length = len(p)
-    same = [np.arange(length)] * len(paths)
-    given = same if assignments is None else [np.asarray(a, dtype=np.int64) for a in assignments]
-    if len(given) != len(paths) or any(
-        not 1 <= len(a) <= length or a.ndim != 1 or a.min() < -1 or a.max() >= length for a in given
-    ):
-        raise ValueError(
-            f"assignments for {len(paths)} paths and {length} thoughts: give each path 1 to {length} part numbers, "
-            "from -1 (none) up"
-        )
+    given = [np.arange(length)] * len(paths) if assignments is None else _checked(assignments, len(paths), length)
     if k is not None:
         _at_least_one(k)
         p = np.where(np.argsort(np.argsort(-p, axis=1, kind="stable"), axis=1) < k, p, 0)
@@ -145,12 +144,8 @@ def parallelism(
     mass = np.array([[p[:, part].sum(axis=1) for part in path] for path in parts])  # path, part, thought
 
     def score(assigned: Sequence[np.ndarray]) -> np.ndarray:
-        return np.array(
-            [
-                np.log(np.where(a >= 0, mass[m][a, np.arange(len(a))], 0) + _SMALLEST).mean()
-                for m, a in enumerate(assigned)
-            ]
-        )
+        covered = [np.where(a >= 0, mass[m][a, np.arange(len(a))], 0) for m, a in enumerate(assigned)]
+        return np.array([np.log(part + _SMALLEST).mean() for part in covered])
 
     rng = np.random.default_rng(seed)
     random = [score([rng.permutation(length) for _ in paths]) for _ in range(trials)]
@@ -164,6 +159,18 @@ def parallelism(
         weights=weights,
         scores=scores,
     )
+
+
+def _checked(assignments: Sequence[ArrayLike], paths: int, length: int) -> list[np.ndarray]:
+    given = [np.asarray(a, dtype=np.int64) for a in assignments]
+    if len(given) != paths or any(
+        a.ndim != 1 or not 1 <= len(a) <= length or a.min() < -1 or a.max() >= length for a in given
+    ):
+        raise ValueError(
+            f"assignments of shapes {[a.shape for a in given]} for {paths} paths and {length} thoughts: give each path "
+            f"1 to {length} numbers of parts, -1 for none"
+        )
+    return given
 
 
 def path_weights(scores: ArrayLike, temperature: float = 1.0) -> np.ndarray:

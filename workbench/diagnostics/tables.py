@@ -1,16 +1,26 @@
 """The statistics of a store as tidy tables."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .cloud import effective_rank, mean_cosine, norm_ratio, participation_ratio
+from .cloud import (
+    active_units,
+    anisotropy,
+    effective_rank,
+    intrinsic_dimension,
+    mean_cosine,
+    neighbour_ratio,
+    norm_ratio,
+    participation_ratio,
+)
 from .divergences import gaussian_kl, softmax_kl
 from .inputs import as_thoughts, ratio
 from .positive import positive_step
-from .thoughts import between, slot_cosines
+from .thoughts import between, slot_cosines, variance_parts
 from .verdict import collapse
 
 MEANINGS = {  # statistic: (unit, meaning)
@@ -21,11 +31,20 @@ MEANINGS = {  # statistic: (unit, meaning)
     "cosine": ("cosine", "mean between questions at one step"),
     "norm_ratio": ("ratio", "RMS norm of thoughts / of token embeddings"),
     "slot_cosine": ("cosine", "mean between the steps of a question: 1 = the slots are one"),
+    "anisotropy": ("share", "of the variance along its top direction"),
+    "active_units": ("features", "whose variance between questions is above 0.01 of the mean square"),
+    "neighbour_ratio": ("ratio", "distance to the nearest question / mean distance: 0 = copies, 1 = noise"),
+    "intrinsic_dimension": ("dimensions", "TwoNN, of the surface that the questions' thoughts lie on"),
     "slot_softmax_kl": (
         "nats",
         "KL(softmax of the question's mean thought || of each step), mean: 0 = the slots are one",
     ),
     "gaussian_kl": ("nats", "KL(thoughts || token embeddings) as Gaussians, summed over features, shrinkage 0.1"),
+    "variance_slot": ("share", "of the variance: steps differ, whatever the question"),
+    "variance_question": ("share", "of the variance: questions differ, alike in all steps"),
+    "variance_question_slot": ("share", "of the variance: what single steps say about the question"),
+    "variance_path": ("share", "of the variance: paths of a question differ, alike in all steps"),
+    "variance_residual": ("share", "of the variance: paths that differ step by step"),
     "verdict": ("state", "0 healthy, 1 drifting, 2 collapsed"),
 }
 
@@ -34,9 +53,11 @@ def describe(store: xr.Dataset, path: int = 0, *, level: float = 0.95, seed: int
     """The statistics of one path's thoughts: statistic, step ("0", "1", .. or "all"), value, low, high, n (examples),
     unit, meaning.
 
-    "all" is over all thoughts (effective_rank, participation_ratio, cosine: the mean over steps). low and high are a
-    seeded percentile bootstrap over examples where the statistic is made of means over examples, else NaN. Steps that
-    fewer than two examples have are left out of it. Empty without thoughts; ValueError with one example.
+    "all" is over all thoughts (for statistics of a cloud, from effective_rank to intrinsic_dimension: the mean over
+    steps). low and high are a seeded percentile bootstrap over examples where the statistic is made of means over
+    examples, else NaN. The variance shares are over all paths, and their meaning ends with what independent noise would
+    have. Steps that fewer than two examples have are left out of it. Empty without thoughts; ValueError with one
+    example.
     """
     if not 0 <= path < store.sizes["path"]:
         raise ValueError(f"path {path} of a store with {store.sizes['path']} paths: give one of those, counted from 0")
@@ -58,12 +79,28 @@ def describe(store: xr.Dataset, path: int = 0, *, level: float = 0.95, seed: int
     table["unit"] = [MEANINGS[name][0] for name in table["statistic"]]
     table["meaning"] = [MEANINGS[name][1] for name in table["statistic"]]
     if present.any():
-        verdict = collapse(x, present)
-        code = float(("healthy", "drifting", "collapsed").index(verdict.state))
-        text = f"{verdict.state}: {'; '.join(verdict.evidence)}"
         n = int(present.any(axis=1).sum())
-        table.loc[len(table)] = ["verdict", "all", code, np.nan, np.nan, n, MEANINGS["verdict"][0], text]
+        for row in [*_variance_rows(store), _verdict_row(x, present)]:
+            table.loc[len(table)] = [row[0], "all", row[1], np.nan, np.nan, n, MEANINGS[row[0]][0], row[2]]
     return table
+
+
+def _variance_rows(store: xr.Dataset) -> list[tuple[str, float, str]]:
+    parts = variance_parts(
+        store["thought"].transpose("example", "path", "step", "feature").values,
+        store["mask"].transpose("example", "path", "step").values,
+    )
+    return [
+        (f"variance_{name}", part.share, f"{MEANINGS[f'variance_{name}'][1]} (noise: {part.chance:.2g})")
+        for name, part in parts.items()
+        if name != "total" and part.freedom
+    ]
+
+
+def _verdict_row(x: np.ndarray, present: np.ndarray) -> tuple[str, float, str]:
+    verdict = collapse(x, present)
+    code = float(("healthy", "drifting", "collapsed").index(verdict.state))
+    return "verdict", code, f"{verdict.state}: {'; '.join(verdict.evidence)}"
 
 
 def _between_rows(x: np.ndarray, present: np.ndarray, draws: np.ndarray, tail: float) -> list[tuple]:
@@ -74,13 +111,30 @@ def _between_rows(x: np.ndarray, present: np.ndarray, draws: np.ndarray, tail: f
         for k, s in enumerate(steps):
             rows.append((name, str(s), *_bounds(deviation[:, k], below[:, k], draws, tail), int(there[:, k].sum())))
         rows.append((name, "all", *_bounds(deviation.sum(1), below.sum(1), draws, tail), int(there.any(1).sum())))
-    for function in (effective_rank, participation_ratio, mean_cosine):
-        name = function.__name__.removeprefix("mean_")
-        values = [function(x[present[:, s], s]) for s in steps]
+    for name, function in CLOUD.items():
+        values = [float(function(x[present[:, s], s])) for s in steps]
         for k, s in enumerate(steps):
             rows.append((name, str(s), values[k], np.nan, np.nan, int(there[:, k].sum())))
-        rows.append((name, "all", float(np.mean(values)), np.nan, np.nan, int(there.any(1).sum())))
+        known = [value for value in values if not np.isnan(value)]
+        mean = float(np.mean(known)) if known else np.nan
+        rows.append((name, "all", mean, np.nan, np.nan, int(there.any(1).sum())))
     return rows
+
+
+def _dimension_or_nan(cloud: np.ndarray) -> float:
+    """The intrinsic dimension; NaN of fewer than three different vectors, such as a soft prompt's."""
+    return intrinsic_dimension(cloud) if len(np.unique(cloud, axis=0)) >= 3 else np.nan
+
+
+CLOUD: dict[str, Callable[[np.ndarray], float]] = {
+    "effective_rank": effective_rank,
+    "participation_ratio": participation_ratio,
+    "cosine": mean_cosine,
+    "anisotropy": anisotropy,
+    "active_units": active_units,
+    "neighbour_ratio": neighbour_ratio,
+    "intrinsic_dimension": _dimension_or_nan,
+}
 
 
 def _within_rows(x: np.ndarray, present: np.ndarray, draws: np.ndarray, tail: float) -> list[tuple]:

@@ -122,6 +122,11 @@ class Done:
         return json.loads((self.folder / "measured.json").read_text(encoding="utf-8"))
 
 
+def soft_prompt_training(setting: Setting) -> TrainConfig:
+    """The budget with ten times AdamW's rate, which constant vectors want (arith-shift, dev: best of 1, 10, 50)."""
+    return replace(setting.training, adamw_lr=10 * setting.training.adamw_lr)
+
+
 def run_cells(setting: Setting, cells: Sequence[Cell], out: Path, console: Console) -> list[Done]:
     """Run every cell that is not finished in `out`; the finished cells, in the order given."""
     names = [cell.name for cell in cells]

@@ -6,7 +6,7 @@ The published claim is that one answer with thoughts beats many without them.
 from collections.abc import Sequence
 
 from ..scores import pass_at_k, vote_at
-from .grid import Answers, Cell, Done, Setting
+from .grid import Answers, Cell, Done, Setting, soft_prompt_training
 from .report import Report, Values, against, conditions, correct, difference, joined, points, tabulate
 
 SAMPLES = (1, 5, 10, 20)
@@ -17,8 +17,9 @@ METHODS = {"empty slot": "cot", "soft prompt": "soft-prompt", "LTA-Thinker": "lt
 def cells(setting: Setting) -> list[Cell]:
     """Each method with as many answers per question as the largest N."""
     sampled = {"test": Answers(draws=max(SAMPLES), temperature=TEMPERATURE)}
+    budgets = {"cot": None, "soft-prompt": soft_prompt_training(setting), "lta-thinker": setting.training}
     return [
-        Cell(name, seed, {}, None if name == "cot" else setting.training, {"method": title}, sampled)
+        Cell(name, seed, {}, budgets[name], {"method": title}, sampled)
         for title, name in METHODS.items()
         for seed in setting.seeds
     ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from .. import figures
-from .grid import Answers, Cell, Done, Setting
+from .grid import Answers, Cell, Done, Setting, soft_prompt_training
 from .report import Report, conditions, correct, difference, joined, points, sure, tabulate
 
 ARITH = ("arith-shift", "arith-shift:hard", "arith", "arith:hard")
@@ -35,8 +35,9 @@ def domains(setting: Setting) -> dict[str, Answers]:
 
 def cells(setting: Setting) -> list[Cell]:
     stores = domains(setting)
+    budgets = {"cot": None, "soft-prompt": soft_prompt_training(setting), "lta-thinker": setting.training}
     return [
-        Cell(method, seed, options, None if method == "cot" else setting.training, {"thoughts by": title}, stores)
+        Cell(method, seed, options, budgets[method], {"thoughts by": title}, stores)
         for title, (method, options) in GENERATORS.items()
         for seed in (setting.seeds[:1] if method == "cot" else setting.seeds)  # greedy and untrained: one says all
     ]

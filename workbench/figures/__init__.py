@@ -5,20 +5,29 @@ A figure draws the numbers it is given and computes nothing that has a name in `
 
 from .curves import collapse_by_step, loss_curves
 from .export import redraw, save
+from .heatmaps import matrix, readout, step_similarity
 from .intervals import accuracy, bars
 from .look import Style, style, template
 from .maps import thought_map
 from .response import response
+from .shares import shares
+from .spectra import distance_qq, spectrum
 
 __all__ = [
     "Style",
     "accuracy",
     "bars",
     "collapse_by_step",
+    "distance_qq",
     "loss_curves",
+    "matrix",
+    "readout",
     "redraw",
     "response",
     "save",
+    "shares",
+    "spectrum",
+    "step_similarity",
     "style",
     "template",
     "thought_map",

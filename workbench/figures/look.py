@@ -48,6 +48,10 @@ STYLES = {
     "all_+": Style(BLUE),  # what the new words of an arith question mean
     "all__": Style(VERMILLION, "diamond", "dash"),
     "mixed": Style(PURPLE, "square", "dot"),
+    "questions": Style(BLUE),  # what the variance of thoughts comes from
+    "slots": Style(ORANGE, "diamond", "dash"),
+    "paths": Style(GREEN, "square", "dot"),
+    "residual": Style(GREY, "x", "dashdot"),
     "": Style(BLUE),  # the only run of a figure
     "total": Style(BLACK),
     "likelihood": Style(BLUE, "circle", "dash"),
@@ -68,7 +72,7 @@ def style(label: object) -> Style:
     name = str(label).lower().replace("-", "_").replace(" ", "_")  # lta-thinker, lta_thinker, LTA-Thinker are one
     if name not in STYLES and name not in _met:
         k = len(_met)
-        _met[name] = Style(_FREE[k % 8], _SYMBOLS[k % 5], _DASHES[k % 4])
+        _met[name] = Style(_FREE[k % 8], _SYMBOLS[(k + 1) % 5], _DASHES[(k + 1) % 4])
     return STYLES.get(name) or _met[name]
 
 
@@ -155,12 +159,13 @@ def panels(
     legend_title: str = "",
     caption: str = "",
     match: Match = "x",
+    foot: float = 0,
 ) -> go.Figure:
     """An empty figure with a panel of `height` mm for each title (or one height per row), and room around them.
 
     axes: names of the x axis, written once below all panels, and of the y axis, written at the left ones; legend: the
     texts that will stand in it (none: no legend), beside its title; match: the axes that have the same range in all
-    panels, so that inner ones need no tick labels.
+    panels, so that inner ones need no tick labels; foot: more room below, in mm, for tall tick labels.
     """
     if width not in MILLIMETRES:
         raise ValueError(f"unknown width {width!r}: use {' or '.join(map(repr, get_args(Width)))}")
@@ -170,7 +175,7 @@ def panels(
     line = 1.4 * TEXT  # of text, in pixels
     heading = line + 4 if any(titles) else 0
     words = "<br>".join(textwrap.wrap(as_text(caption), int(total / (0.47 * SMALL))))
-    below = 8 + 2 * line + ((words.count("<br>") + 1) * 1.3 * SMALL if words else 0)
+    below = 8 + 2 * line + foot * PIXEL + ((words.count("<br>") + 1) * 1.3 * SMALL if words else 0)
     entry = 0.56 * TEXT * max(map(len, legend), default=0)  # about the width of the longest label
     above = 8 + heading + _key_height(len(legend), entry, legend_title, total)
     gap = heading + 8

@@ -72,9 +72,7 @@ class Task:
         return examples
 
 
-def load_task(
-    name: str, source: str | None = None, parse: Parsing = "strict", prompts: str | None = None
-) -> Task:
+def load_task(name: str, source: str | None = None, parse: Parsing = "strict", prompts: str | None = None) -> Task:
     """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith).
 
     `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`).

@@ -1,6 +1,7 @@
 """The method: questions are read, thoughts written, losses weighed. The formulas stand in the package's docstring."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbone import Backbone, pad
+from ...tasks import Example, Task
 from ..base import LatentMethod, Losses, Prompt, Thoughts
 from .config import LTAThinkerConfig
 from .generator import ThoughtBlock, at, sinusoids, slot_ids, unit_rms, with_mean
@@ -70,6 +72,14 @@ class LTAThinker(LatentMethod):
         """Find an example without the label that `positive="oracle"` needs before training, not in the midst of it."""
         if self.config.focus_weight and self.config.positive == "oracle":
             self._positives(prompts)
+
+    def render(self, example: Example, task: Task) -> Prompt:
+        """As ever, but a prompt pack may put its own words before the question that the generator reads."""
+        prompt = super().render(example, task)
+        if task.prompts is None:
+            return prompt
+        asked = task.reading(example.question, self.backbone.family, self.config.thoughts)
+        return replace(prompt, example=replace(example, question=asked), question=self.backbone.ids(asked))
 
     def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
         return self._thoughts(self._read(prompts, leaky=False)[1], paths)

@@ -1,0 +1,234 @@
+"""Stores beside each other, and beside their labels, as tidy tables."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from .cloud import principal_components
+from .divergences import feature_softmax_kl, frechet_distance, gaussian_kl, knn_kl, mmd_test
+from .information import classifier_information, knn_information
+from .inputs import as_thoughts, samples
+from .resampling import Estimate, jackknife
+
+DIVERGENCES = {  # divergence: (unit, meaning)
+    "gaussian_kl": ("nats", "KL(first || second) as Gaussians, shrinkage 0.1"),
+    "knn_kl": ("nats", "KL(first || second) from 5 nearest neighbours, in the pair's principal components"),
+    "frechet_distance": ("units²", "squared Fréchet distance: means and covariances"),
+    "mmd": ("squared MMD", "any difference: radial kernel, median bandwidth; p by permutations"),
+    "feature_softmax_kl": (
+        "nats",
+        "KL(softmax of first || softmax of second), thought by thought of the same question",
+    ),
+}
+SYMMETRIC = ("frechet_distance", "mmd")
+
+
+class _Cloud(NamedTuple):
+    """One side of a comparison: rows are examples (or rows of the reference)."""
+
+    name: str
+    vectors: np.ndarray  # [example, step, feature]
+    present: np.ndarray  # [example, step]
+    ids: tuple[str, ...] | None  # None: not questions
+
+
+def divergence_table(
+    stores: xr.Dataset | Mapping[str, xr.Dataset],
+    reference: ArrayLike | None = None,
+    *,
+    path: int = 0,
+    components: int = 10,
+    examples: int = 1000,
+    groups: int = 10,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How the thoughts of stores differ from each other, and from `reference` rows [n, feature] (default: each store's
+    token embeddings, where it holds them).
+
+    One row per first, second, step ("0", .., or "all": all thoughts together; only shared steps) and divergence: value,
+    low, high, p, n_first, n_second, unit, meaning, note. Both directions of a KL; the symmetric ones once. low and high
+    are a `jackknife` of `groups` groups of examples, together where both sides are the same questions; mmd has a
+    permutation p instead, where there is one thought per question. knn_kl looks at the `components` largest principal
+    components of both. At most `examples` of each side count, drawn with the seed, since values depend on how many. A
+    divergence that does not exist is NaN, and note says why.
+    """
+    named = {stores.attrs["method"]: stores} if isinstance(stores, xr.Dataset) else dict(stores)
+    clouds = [_cloud(name, store, path) for name, store in named.items()]
+    widths = {cloud.name: cloud.vectors.shape[2] for cloud in clouds}
+    if reference is not None:
+        rows = samples(reference, 2, "reference")
+        widths["reference"] = rows.shape[1]
+    if len(set(widths.values())) > 1:
+        raise ValueError(f"thoughts differ in their number of features ({widths}): compare those of one width")
+    pairs = [(a, b) for k, a in enumerate(clouds) for b in clouds[k + 1 :]]
+    for cloud, store in zip(clouds, named.values(), strict=True):
+        if reference is not None:
+            pairs.append((cloud, _rows("reference", rows)))
+        elif "reference" in store:
+            pairs.append(
+                (cloud, _rows("token embeddings", store["reference"].transpose("reference", "feature").values))
+            )
+    if not pairs:
+        raise ValueError("one store without token embeddings: give a second store, or reference rows [n, feature]")
+    found = []
+    for first, second in pairs:
+        first, second = _drawn(first, second, examples, seed)
+        for step in [*range(first.present.shape[1]), None]:
+            found += _pair_rows(first, second, step, components, groups, level, seed)
+    names = ["first", "second", "step", "divergence", "value", "low", "high", "p", "n_first", "n_second", "note"]
+    table = pd.DataFrame(found, columns=pd.Index(names))
+    table["unit"] = [DIVERGENCES[name][0] for name in table["divergence"]]
+    table["meaning"] = [DIVERGENCES[name][1] for name in table["divergence"]]
+    return table
+
+
+def _cloud(name: str, store: xr.Dataset, path: int) -> _Cloud:
+    x, present = _thoughts(store, path)
+    if not present.any():
+        raise ValueError(f"store {name!r} holds no thoughts: leave it out")
+    return _Cloud(name, x, present, tuple(map(str, store["example"].values)))
+
+
+def _thoughts(store: xr.Dataset, path: int) -> tuple[np.ndarray, np.ndarray]:
+    if not 0 <= path < store.sizes["path"]:
+        raise ValueError(f"path {path} of a store with {store.sizes['path']} paths: give one of those, counted from 0")
+    one = store[["thought", "mask"]].isel(path=path)
+    return as_thoughts(
+        one["thought"].transpose("example", "step", "feature").values, one["mask"].transpose("example", "step").values
+    )
+
+
+def _rows(name: str, rows: np.ndarray) -> _Cloud:
+    return _Cloud(name, rows[:, None].astype(np.float64), np.ones((len(rows), 1), dtype=bool), None)
+
+
+def _drawn(first: _Cloud, second: _Cloud, most: int, seed: int) -> tuple[_Cloud, _Cloud]:
+    """At most `most` examples of each, the same ones in the same order where both sides are the same questions."""
+    rng = np.random.default_rng(seed)
+
+    def take(cloud: _Cloud, rows: np.ndarray) -> _Cloud:
+        ids = None if cloud.ids is None else tuple(cloud.ids[k] for k in rows)
+        return _Cloud(cloud.name, cloud.vectors[rows], cloud.present[rows], ids)
+
+    def some(n: int) -> np.ndarray:
+        return np.sort(rng.choice(n, min(n, most), replace=False))
+
+    if first.ids is not None and second.ids is not None and set(first.ids) == set(second.ids):
+        place = {name: k for k, name in enumerate(second.ids)}
+        second = take(second, np.array([place[name] for name in first.ids]))
+        rows = some(len(first.ids))
+        return take(first, rows), take(second, rows)
+    return take(first, some(len(first.vectors))), take(second, some(len(second.vectors)))
+
+
+def _pair_rows(
+    first: _Cloud, second: _Cloud, step: int | None, components: int, groups: int, level: float, seed: int
+) -> list[tuple]:
+    """All divergences of one pair at one step (None: all), in both directions where they differ."""
+    a, b = _at(first, step), _at(second, step)
+    if a is None or b is None:
+        return []
+    paired = first.ids is not None and first.ids == second.ids
+    rows = []
+    for x, y in ((a, b), (b, a)):
+        for name in DIVERGENCES:
+            if (name in SYMMETRIC and x is b) or (name == "feature_softmax_kl" and not paired):
+                continue
+            p_value, note = np.nan, ""
+            value = Estimate(np.nan, np.nan, np.nan)
+            try:
+                if name == "mmd":
+                    test = mmd_test(_flat(x), _flat(y), seed=seed)
+                    value = Estimate(test.squared, np.nan, np.nan)
+                    single = max(x.present.sum(axis=1).max(), y.present.sum(axis=1).max()) == 1
+                    p_value = test.p_value if single else np.nan
+                else:
+                    value = _estimate(name, x, y, components, groups, level, paired, seed)
+            except ValueError as error:  # such as a soft prompt, which has no density
+                note = str(error)
+            n = [int(side.present.any(axis=1).sum()) for side in (x, y)]
+            at = "all" if step is None else str(step)
+            rows.append((x.name, y.name, at, name, value.value, value.low, value.high, p_value, *n, note))
+    return rows
+
+
+def _at(cloud: _Cloud, step: int | None) -> _Cloud | None:
+    """The cloud at one step, with the examples that have it; None without such a step. The reference has no steps."""
+    if step is None or cloud.ids is None:
+        return cloud
+    if step >= cloud.present.shape[1] or not cloud.present[:, step].any():
+        return None
+    return _Cloud(cloud.name, cloud.vectors[:, [step]], cloud.present[:, [step]], cloud.ids)
+
+
+def _flat(cloud: _Cloud) -> np.ndarray:
+    return cloud.vectors[cloud.present]
+
+
+def _estimate(
+    name: str, x: _Cloud, y: _Cloud, components: int, groups: int, level: float, paired: bool, seed: int
+) -> Estimate:
+    if name == "feature_softmax_kl":
+        both = x.present[:, : y.present.shape[1]] & y.present[:, : x.present.shape[1]]
+
+        def rowwise(i: np.ndarray) -> float:
+            steps = both.shape[1]
+            return feature_softmax_kl(x.vectors[i][:, :steps][both[i]], y.vectors[i][:, :steps][both[i]])
+
+        return jackknife(rowwise, np.flatnonzero(both.any(axis=1)), level=level, groups=groups, seed=seed)
+    function: Callable[[np.ndarray, np.ndarray], float] = {
+        "gaussian_kl": gaussian_kl,
+        "knn_kl": knn_kl,
+        "frechet_distance": frechet_distance,
+    }[name]
+    p, q = x.vectors, y.vectors
+    if name == "knn_kl" and components < p.shape[2]:
+        pooled = np.concatenate([_flat(x), _flat(y)])
+        shown = principal_components(pooled, min(components, len(pooled) - 1))
+        p, q = (np.zeros((*side.present.shape, shown.shape[1])) for side in (x, y))
+        p[x.present], q[y.present] = np.split(shown, [int(x.present.sum())])
+
+    def of(i: np.ndarray, j: np.ndarray) -> float:
+        return function(p[i][x.present[i]], q[j][y.present[j]])
+
+    rows = (np.arange(len(p)), np.arange(len(q)))
+    return jackknife(of, *rows, level=level, groups=groups, paired=paired, seed=seed)
+
+
+def information_table(
+    store: xr.Dataset, label: str = "correct", *, path: int = 0, components: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """How much one path's thoughts say about a label of the question: label, estimate, step ("0", .., "all": the steps
+    side by side), nats, floor, p, entropy, n, classes; see `Information`.
+
+    `label`: "correct" (most draws right), "gold" (the answer) or a label_<name> of the store, of which only frequent
+    values count. estimate: "classifier" (all features) and "neighbours" (`components` principal components).
+    """
+    x, present = _thoughts(store, path)
+    if label == "correct":
+        values = store["correct"].isel(path=path).mean("draw").values > 0.5
+    elif label == "gold" or (label.startswith("label_") and label in store.coords):
+        values = store[label].values
+    else:
+        known = ", ".join(["correct", "gold", *(str(name) for name in store.coords if str(name).startswith("label_"))])
+        raise ValueError(f"no label {label!r} in this store: it has {known}")
+    rows = []
+    several = [("all", x.reshape(len(x), -1), present.any(axis=1))] if present.any() else []
+    for step, vectors, there in [*((str(s), x[:, s], present[:, s]) for s in range(x.shape[1])), *several]:
+        cloud, y = vectors[there], values[there]
+        if len(cloud) < 2:
+            continue
+        near = principal_components(cloud, min(components, len(cloud) - 1, cloud.shape[1]))
+        for estimate, found in (
+            ("classifier", classifier_information(cloud, y, seed=seed)),
+            ("neighbours", knn_information(near, y, seed=seed)),
+        ):
+            numbers = (found.nats, found.floor, found.p_value, found.entropy, found.samples, found.classes)
+            rows.append((label, estimate, step, *numbers))
+    columns = ["label", "estimate", "step", "nats", "floor", "p", "entropy", "n", "classes"]
+    return pd.DataFrame(rows, columns=pd.Index(columns))
