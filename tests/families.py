@@ -92,7 +92,7 @@ class Made:
     model: Literal["qwen3", "qwen2", "llama"]
     special: tuple[str, ...]
     eos: str
-    template: str | None = None
+    template: str = ""
     words: tuple[str, ...] = ()
     bos: str | None = None
     pad: str | None = None
@@ -165,7 +165,7 @@ def make_tokenizer(made: Made, sentences: bool = False) -> PreTrainedTokenizerFa
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{made.bos} $A", special_tokens=[bos])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=made.bos, eos_token=made.eos, pad_token=made.pad,
-        chat_template=made.template,
+        chat_template=made.template or None,
     )  # fmt: skip
 
 

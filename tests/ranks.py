@@ -1,7 +1,8 @@
 """One process of several, started by torchrun in test_train_ranks.py: `ranks.py BACKBONE OUT ORDERS`.
 
-Orders (JSON): "settings" of TrainConfig; "method" by its name, else MeanRead; "resume"; "pause", seconds per step, so
-that there is a middle to interrupt; "stop", a step at which the last process alone gets a Ctrl-C, after which all go on.
+Orders (JSON): "settings" of TrainConfig; "pause", seconds per step, so that there is a middle to interrupt;
+"stop", a step at which the last process alone gets a Ctrl-C, after which all of them resume. Each checkpoint is a line
+on stdout, and so is what was sharded.
 """
 
 import json
@@ -15,10 +16,10 @@ import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 from mean_read import MeanRead
+from torch.distributed.fsdp import FSDPModule
 
 from workbench import launch, train  # noqa: F401  (the module behind `loop`)
 from workbench.backbone import Backbone
-from workbench.methods import LatentMethod, build
 from workbench.plan import TrainConfig
 from workbench.tasks import load_task
 
@@ -37,7 +38,7 @@ class ShardsOnCPU(Accelerator):
 def main(path: str, folder: Path, orders: dict) -> None:
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         launch.Accelerator = ShardsOnCPU
-    pause, stop, whole_step = orders.get("pause", 0), orders.get("stop"), loop._Run.step
+    pause, stop, whole_step, save = orders.get("pause", 0), orders.get("stop"), loop._Run.step, torch.save
 
     def step(self, batch, planned):
         time.sleep(pause)
@@ -45,20 +46,21 @@ def main(path: str, folder: Path, orders: dict) -> None:
             signal.raise_signal(signal.SIGINT)
         return whole_step(self, batch, planned)
 
-    def method() -> LatentMethod:
-        backbone = Backbone.load(path)
-        return build(orders["method"], backbone) if "method" in orders else MeanRead(backbone)
+    def told(content, path):
+        print(f"checkpoint of step {content['step']} by process {os.environ['RANK']}", flush=True)
+        save(content, path)
 
-    loop._Run.step = step
-    config, task = TrainConfig(**orders["settings"]), load_task("arith-shift")
+    loop._Run.step, torch.save = step, told
+    config, task, method = TrainConfig(**orders["settings"]), load_task("arith-shift"), MeanRead(Backbone.load(path))
     try:
-        loop.train(method(), task, config, folder, resume=orders.get("resume", False))
+        loop.train(method, task, config, folder)
     except KeyboardInterrupt as interrupted:
         print(interrupted, flush=True)
         if stop is None:
             sys.exit(130)
-        stop = None
-        loop.train(method(), task, config, folder, resume=True)
+        stop, method = None, MeanRead(Backbone.load(path))
+        loop.train(method, task, config, folder, resume=True)
+    print(*(type(module).__name__ for module in method.modules() if isinstance(module, FSDPModule)), flush=True)
     torch.distributed.destroy_process_group()
 
 

@@ -76,7 +76,8 @@ def test_batch_mates_and_padding_change_no_answer_and_no_loss(tiny, family):
     method = build("cot", backbone)
     given = prompts(backbone)
     _, thoughts = holes(backbone)
-    for decoding in (Decoding(max_new_tokens=5), Decoding(max_new_tokens=5, temperature=1.0, top_p=0.9)):
+    every = Decoding(5, temperature=1.0, top_p=0.9, top_k=20, min_p=0.01, repetition_penalty=1.3)
+    for decoding in (Decoding(5), Decoding(5, temperature=1.0, top_p=0.9), Decoding(5, repetition_penalty=1.5), every):
         together = method.answer(given, thoughts, decoding, draws=2, seed=3)
         for i, p in enumerate(given):
             one = Thoughts(thoughts.vectors[i : i + 1], thoughts.mask[i : i + 1])

@@ -1,13 +1,11 @@
-"""Gradient checkpointing: the same values and gradients from less memory, with a cache of the prompt or a growing one."""
+"""Gradient checkpointing: the same values and gradients from less memory, behind a cached prompt or a growing cache."""
 
 import pytest
 import torch
-from conftest import random_model
-from mean_read import SHORT, MeanRead, rows
+from mean_read import MeanRead, rows
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from workbench.backbone import Backbone
 from workbench.checkpointing import checkpointed
 from workbench.plan import TrainConfig
 from workbench.tasks import load_task
@@ -18,7 +16,10 @@ FAMILIES = ("qwen3", "llama", "gpt2")
 
 def prompts(method: MeanRead, count: int = 5):
     """Examples of several lengths, so that rows are padded on both sides."""
-    found = [method.render(example, load_task("arith-shift")) for example in load_task("arith-shift").examples("train", count)]
+    found = [
+        method.render(example, load_task("arith-shift"))
+        for example in load_task("arith-shift").examples("train", count)
+    ]
     assert len({len(p.before) for p in found}) > 1
     assert len({len(p.target) for p in found}) > 1
     return found
@@ -96,7 +97,7 @@ def test_dropout_is_drawn_again_as_it_was(tiny):
 
 
 def kept(model: nn.Module, run) -> int:
-    """Bytes that `run()` keeps for its backward pass, weights aside; a tensor that several operations keep counts once."""
+    """Bytes that `run()` keeps for its backward pass, weights aside; what several operations keep counts once."""
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     seen: dict[int, torch.Tensor] = {}  # holds the tensors, so that no address is used twice
 
@@ -180,7 +181,6 @@ def test_a_model_without_known_layers_is_refused():
 
 
 def test_training_ends_with_the_same_weights(tiny, tmp_path):
-    """And the setting may change when a run goes on: it says how gradients are computed, not which."""
     task, settings = load_task("arith-shift"), {"examples": 16, "batch_size": 8, "probe_examples": 4}
     ends = []
     for choice in (False, True):

@@ -1,179 +1,17 @@
-"""Diagnostics against closed forms, invariances, brute force, other libraries, and thoughts whose state is planted."""
-
-from itertools import combinations
+"""The tables of stores agree with the functions of arrays."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from clouds import CLOUDS, CROSS, cloud, rotation
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
-from sklearn.decomposition import PCA
-from sklearn.metrics.pairwise import cosine_similarity
-from stores import synthetic_store, vectors
+from stores import synthetic_store
 
 from workbench import diagnostics as d
 from workbench import store as stores_module
 
 
-def test_closed_forms():
-    assert d.spread(CROSS) == 1.25
-    assert d.spread(CROSS, total=True) == 2.5
-    assert d.relative_spread(CROSS) == 1.0
-    assert d.relative_spread(CROSS + np.array([3, 0])) == pytest.approx(1.25 / (1.25 + 4.5))
-    assert d.covariance_eigenvalues(CROSS) == pytest.approx([2, 0.5])
-    assert d.effective_rank(CROSS) == pytest.approx(0.8**-0.8 * 0.2**-0.2)  # shares 0.8, 0.2: 1.6494
-    assert d.effective_rank(CROSS, "singular_values") == pytest.approx((2 / 3) ** (-2 / 3) * 3 ** (1 / 3))
-    assert d.participation_ratio(CROSS) == pytest.approx(2.5**2 / 4.25)
-    assert d.mean_cosine(CROSS) == pytest.approx(-2 / 6)  # two opposite pairs, four right angles
-    assert d.mean_cosine([[1, 0], [1, 1]]) == pytest.approx(1 / np.sqrt(2))
-    assert d.mean_cosine([[1.0, 5], [3, 5]], centred=True) == pytest.approx(-1)
-    assert d.norm_ratio([[3, 4], [0, 5]], [[1, 0]]) == 5
-    assert d.norm_ratio([[3, 4]], [[1, 0], [0, 7]]) == 1
-
-
-def test_nothing_varies():
-    still = np.full((5, 3), 0.1)
-    assert d.spread(still) == pytest.approx(0)
-    assert (d.effective_rank(still), d.participation_ratio(still)) == (0, 0)
-    assert d.relative_spread(np.zeros((5, 3))) == 0
-    assert d.mean_cosine(np.zeros((5, 3))) == 0
-    assert d.gaussian_kl(still, cloud(9, 3)) == np.inf
-
-
-@settings(deadline=None)
-@given(CLOUDS)
-def test_bounds(x):
-    n, feature = x.shape
-    assert 0 <= d.relative_spread(x) <= 1 + 1e-12
-    assert -1 / (n - 1) - 1e-9 <= d.mean_cosine(x) <= 1 + 1e-9
-    rank, ratio = d.effective_rank(x), d.participation_ratio(x)
-    assert ratio <= rank + 1e-9
-    assert rank <= d.effective_rank(x, "singular_values") + 1e-9
-    assert rank <= min(n - 1, feature) + 1e-6
-    assert rank == 0 or ratio >= 1 - 1e-9
-
-
-@settings(deadline=None)
-@given(CLOUDS)
-def test_mean_cosine_against_all_pairs(x):
-    pairs = [cosine_similarity(x[[i]], x[[j]])[0, 0] for i, j in combinations(range(len(x)), 2)]
-    assert d.mean_cosine(x) == pytest.approx(np.mean(pairs), abs=1e-9)
-
-
-@pytest.mark.parametrize("shape", [(40, 6), (6, 40)])
-def test_eigenvalues_are_those_of_a_pca(shape):
-    x = cloud(*shape)
-    expected = PCA().fit(x).explained_variance_ * (len(x) - 1) / len(x)
-    np.testing.assert_allclose(d.covariance_eigenvalues(x)[:6], expected[:6], atol=1e-12)
-    assert d.effective_rank(x) == pytest.approx(np.exp(stats.entropy(expected)))
-
-
-@pytest.mark.parametrize("shape", [(40, 6), (6, 40)])
-def test_rotation_scale_permutation(shape):
-    x, reference = cloud(*shape), cloud(30, shape[1], seed=2)
-    turned = (3 * x @ rotation(shape[1]))[np.random.default_rng(0).permutation(len(x))]
-    for function in (d.relative_spread, d.effective_rank, d.participation_ratio, d.mean_cosine):
-        assert function(turned) == pytest.approx(function(x)), function.__name__
-    assert d.spread(turned) == pytest.approx(9 * d.spread(x))
-    assert d.norm_ratio(turned, 3 * reference) == pytest.approx(d.norm_ratio(x, reference))
-    other = 3 * reference @ rotation(shape[1])
-    assert d.gaussian_kl(turned, other) == pytest.approx(d.gaussian_kl(x, reference))
-
-
-def test_positive_step():
-    nan = np.nan
-    found = d.positive_step([[0.1, 0.7, 0.4], [0.2, nan, nan], [nan, nan, nan], [0.5, 0.5, nan], [-1, -0.5, nan]])
-    assert found.index.tolist() == [1, 0, -1, 0, 1]
-    np.testing.assert_allclose(found.similarity, [0.7, 0.2, nan, 0.5, -0.5])
-    np.testing.assert_allclose(found.margin, [0.3, nan, nan, 0, 0.5])
-    assert found.candidates.tolist() == [3, 1, 0, 2, 2]
-    np.testing.assert_allclose(found.log_candidates, [np.log(3), 0, nan, np.log(2), np.log(2)])
-    assert d.positive_step(np.zeros((2, 0))).index.tolist() == [-1, -1]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 10_000))
-def test_slot_cosines_and_probe_against_brute_force(seed):
-    rng = np.random.default_rng(seed)
-    x, mask = rng.normal(size=(6, 4, 5)), rng.random((6, 4)) < 0.7
-    mask[:2] = True  # every step is there twice
-    expected = []
-    for i in range(6):
-        pairs = [cosine_similarity(x[i, [j]], x[i, [k]])[0, 0] for j, k in combinations(np.flatnonzero(mask[i]), 2)]
-        expected.append(np.mean(pairs) if pairs else np.nan)
-    np.testing.assert_allclose(d.slot_cosines(x, mask), expected, atol=1e-12)
-    found = d.probe(np.where(mask[..., None], x, np.nan), mask)
-    clouds = [x[mask[:, s], s] for s in range(4)]
-    weights = [len(c) for c in clouds]
-    assert found["slot_cosine"] == pytest.approx(np.nanmean(expected))
-    assert found["spread"] == pytest.approx(np.average([d.spread(c) for c in clouds], weights=weights))
-    assert found["relative_spread"] == pytest.approx(found["spread"] / found["rms"] ** 2)
-    assert found["effective_rank"] == pytest.approx(np.mean([d.effective_rank(c) for c in clouds]))
-    assert found["cosine"] == pytest.approx(np.mean([d.mean_cosine(c) for c in clouds]))
-
-
-def test_probe_without_thoughts_or_with_one_step():
-    assert d.probe(np.zeros((5, 0, 3))) == {}
-    assert "slot_cosine" not in d.probe(np.random.default_rng(0).normal(size=(5, 1, 3)))
-
-
-@pytest.mark.parametrize(
-    ("state", "expected", "evidence"),
-    [
-        ("healthy", "healthy", r"^relative spread 0\.\d+, slot cosine 0\.\d+$"),
-        ("merged", "collapsed", r"^slots merged into one: their mean cosine 0\.99\d+ is above 0\.99$"),
-        ("collapsed", "collapsed", r"^thoughts do not depend on the question: .* is below 0\.02; slots merged"),
-    ],
-)
-@pytest.mark.parametrize("scale", [1e-3, 1, 1e3])
-def test_planted_states_are_found_at_every_scale(state, expected, evidence, scale):
-    verdict = d.collapse(scale * vectors(state, (64, 1, 4, 128))[:, 0])
-    assert verdict.state == expected
-    assert pd.Series(["; ".join(verdict.evidence)]).str.contains(evidence).all()
-    assert verdict.values == d.probe(scale * vectors(state, (64, 1, 4, 128))[:, 0])
-
-
-def test_effective_rank_alone_would_mislead():
-    """A collapsed cloud has a high rank, a useful one a low rank; the verdict is right about both."""
-    rng = np.random.default_rng(0)
-    sign, direction, slots = rng.choice([-1, 1], (64, 1, 1)), rng.normal(size=128), rng.normal(size=(1, 4, 128))
-    useful = slots + sign * direction + 0.05 * rng.normal(size=(64, 4, 128))
-    dead = vectors("collapsed", (64, 1, 4, 128))[:, 0]
-    assert d.probe(useful)["effective_rank"] < 2 < 30 < d.probe(dead)["effective_rank"]
-    assert d.collapse(useful).state == "healthy"
-    assert d.collapse(dead).state == "collapsed"
-
-
-def test_drifting():
-    rng = np.random.default_rng(0)
-    close = rng.normal(size=(64, 1, 128)) + 0.25 * rng.normal(size=(64, 4, 128))  # cosine 1 / 1.0625 = 0.94
-    found = d.collapse(close)
-    assert (found.state, found.evidence) == ("drifting", ("slots are merging: their mean cosine 0.941 is above 0.9",))
-    assert d.collapse(close, close_cosine=0.95).state == "healthy"
-    late = vectors("healthy", (64, 1, 3, 128))[:, 0]
-    late[:, 2] = late[:1, 2]
-    found = d.collapse(late)
-    assert found.state == "drifting"
-    assert found.evidence[0] == "steps 2 do not depend on the question: relative spread < 0.02"
-    weak = rng.normal(size=(1, 3, 128)) + 0.25 * rng.normal(size=(64, 3, 128))
-    assert d.collapse(weak).evidence[0].startswith("thoughts depend little on the question: relative spread 0.058")
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: d.spread(np.zeros((1, 3))), "1 samples in vectors: this statistic needs at least 2"),
-        (lambda: d.effective_rank([[1.0, np.nan], [0, 1]]), "vectors holds NaN or infinite values"),
-        (lambda: d.mean_cosine([1.0, 2.0]), r"vectors of shape \(2,\): give samples x features"),
-        (lambda: d.effective_rank(CROSS, "norms"), "effective rank of 'norms'"),  # pyright: ignore[reportArgumentType]
-        (lambda: d.norm_ratio(CROSS, [[0, 0]]), "all reference rows are zero"),
-        (lambda: d.positive_step([1.0]), r"similarity of shape \(1,\)"),
-        (lambda: d.collapse(np.zeros((5, 0, 3))), "there are no thoughts to judge"),
-        (lambda: d.collapse(np.ones((1, 2, 3))), "give at least 2 examples"),
-        (lambda: d.collapse(np.full((3, 2, 3), np.nan)), "thoughts holds NaN"),
-        (lambda: d.probe(np.ones((3, 2)), np.ones((3, 2))), r"thoughts \(3, 2\) with mask \(3, 2\)"),
         (lambda: d.describe(synthetic_store(), path=1), "path 1 of a store with 1 paths"),
         (lambda: d.describe(synthetic_store(examples=1)), "give at least 2 examples"),
         (lambda: d.positive_steps(synthetic_store(reasoning=0)), "this store holds no 'similarity_answer': collect it"),
@@ -206,14 +44,22 @@ def test_describe_agrees_with_the_functions():
         assert found["effective_rank", str(s)] == pytest.approx(d.effective_rank(step))
         assert found["participation_ratio", str(s)] == pytest.approx(d.participation_ratio(step))
         assert found["cosine", str(s)] == pytest.approx(d.mean_cosine(step))
+        for name in ("anisotropy", "active_units", "neighbour_ratio", "intrinsic_dimension"):
+            assert found[name, str(s)] == pytest.approx(getattr(d, name)(step)), name
         assert found["norm_ratio", str(s)] == pytest.approx(d.norm_ratio(step, store["reference"].values))
     for name, value in d.probe(x, mask).items():
         assert name == "rms" or found[name, "all"] == pytest.approx(value), name
     assert found["norm_ratio", "all"] == pytest.approx(d.norm_ratio(x[mask], store["reference"].values))
     assert found["gaussian_kl", "all"] == pytest.approx(d.gaussian_kl(x[mask], store["reference"].values))
+    for name in ("anisotropy", "active_units", "neighbour_ratio", "intrinsic_dimension"):
+        assert found[name, "all"] == pytest.approx(np.mean([found[name, str(s)] for s in range(3)])), name
+    for name, part in d.variance_parts(store["thought"].values, store["mask"].values).items():
+        assert name == "total" or found[f"variance_{name}", "all"] == pytest.approx(part.share), name
     kl = [d.feature_softmax_kl(x[i, mask[i]].mean(0), x[i, mask[i]]) for i in range(30)]
     assert found["slot_softmax_kl", "all"] == pytest.approx(np.mean(kl))
     assert found["verdict", "all"] == 0
+    meaning = table.set_index("statistic").loc["variance_question", "meaning"]
+    assert meaning == "of the variance: questions differ, alike in all steps (noise: 0.17)"  # 29 of 30 x 2 x 3 - 10 - 1
     bounded = table.dropna(subset="low")
     assert set(bounded["statistic"]) == {"spread", "relative_spread", "slot_cosine", "slot_softmax_kl", "norm_ratio"}
     assert ((bounded["low"] < bounded["value"]) & (bounded["value"] < bounded["high"])).all()
@@ -238,11 +84,14 @@ def test_describe_copes_with_every_kind_of_store():
     assert list(d.describe(synthetic_store(steps=0))) == list(d.describe(synthetic_store()))
     assert d.describe(synthetic_store(steps=0)).empty
     one = d.describe(synthetic_store(steps=1, reference=0))
-    assert not {"slot_cosine", "norm_ratio", "gaussian_kl"} & set(one["statistic"])
+    assert not {"slot_cosine", "norm_ratio", "gaussian_kl", "variance_slot", "variance_path"} & set(one["statistic"])
+    assert values(one)["variance_question", "all"] == pytest.approx(1)  # one step, one path: nothing else differs
     constant = synthetic_store(steps=1)  # a soft prompt: the same vector for every question
     constant["thought"] = constant["thought"].isel(example=0).broadcast_like(constant["thought"])
     found = values(d.describe(constant))
     assert (found["relative_spread", "all"], found["gaussian_kl", "all"], found["verdict", "all"]) == (0, np.inf, 2)
+    assert np.isnan(found["intrinsic_dimension", "all"])
+    assert found["neighbour_ratio", "all"] == found["variance_question", "all"] == 0
     store = synthetic_store(masked=True)
     turned = d.describe(store.transpose(*reversed(stores_module.DIMENSIONS)))
     pd.testing.assert_frame_equal(turned, d.describe(store))
@@ -261,3 +110,109 @@ def test_positive_steps_of_a_store():
     assert question["chosen"].tolist() == np.nanargmax(store["similarity_question"].values, axis=1).tolist()
     assert question["agrees"].mean() < 1
     assert "agrees" not in d.positive_steps(store.drop_vars("label_critical_step"))
+
+
+# ------------------------------------------------------------------------------------------------- stores beside each other
+
+
+def test_divergences_of_a_store_from_its_token_embeddings():
+    store = synthetic_store(60, 1, 2, 8, masked=True, reference=40)
+    before = store.copy(deep=True)
+    table = d.divergence_table(store)
+    assert store.identical(before)
+    assert not table.duplicated(["first", "second", "step", "divergence"]).any()
+    assert set(zip(table["first"], table["second"], strict=True)) == {
+        ("lta_thinker", "token embeddings"),
+        ("token embeddings", "lta_thinker"),
+    }
+    found = table.set_index(["first", "step", "divergence"])["value"]
+    reference = store["reference"].values
+    x, mask = store["thought"].values[:, 0].astype(float), store["mask"].values[:, 0]
+    for step, cloud in (("0", x[:, 0]), ("1", x[mask[:, 1], 1]), ("all", x[mask])):
+        assert found["lta_thinker", step, "gaussian_kl"] == pytest.approx(d.gaussian_kl(cloud, reference))
+        assert found["token embeddings", step, "gaussian_kl"] == pytest.approx(d.gaussian_kl(reference, cloud))
+        assert found["lta_thinker", step, "knn_kl"] == pytest.approx(d.knn_kl(cloud, reference))
+        assert found["lta_thinker", step, "frechet_distance"] == pytest.approx(d.frechet_distance(cloud, reference))
+        assert found["lta_thinker", step, "mmd"] == pytest.approx(d.mmd(cloud, reference))
+        assert ("token embeddings", step, "mmd") not in found.index
+    p = table[table["divergence"] == "mmd"].set_index("step")["p"]
+    assert p["0"] == pytest.approx(d.mmd_test(x[:, 0], reference).p_value)
+    assert np.isnan(p["all"])  # several thoughts of one question are not independent
+    rows = table[table["divergence"] != "mmd"]
+    assert ((rows["low"] < rows["value"]) & (rows["value"] < rows["high"])).all()
+    counts = table.set_index(["first", "step"])
+    assert set(counts.loc[("lta_thinker", "1"), "n_first"]) == {40}
+    assert set(counts["n_second"]) == {60, 40}
+    assert list(table["unit"]) == [d.DIVERGENCES[name][0] for name in table["divergence"]]
+
+
+def test_divergences_between_stores_pair_the_same_questions():
+    first, second = synthetic_store(30, 1, 2, 6, reference=0), synthetic_store(30, 1, 2, 6, reference=0, seed=1)
+    shuffled = second.isel(example=np.random.default_rng(0).permutation(30))
+    table = d.divergence_table({"a": first, "b": shuffled})
+    pd.testing.assert_frame_equal(table, d.divergence_table({"a": first, "b": second}))
+    found = table.set_index(["first", "step", "divergence"])["value"]
+    x, y = (store["thought"].values[:, 0].astype(float) for store in (first, second))
+    for step, a, b in (("0", x[:, 0], y[:, 0]), ("all", x, y)):
+        assert found["a", step, "feature_softmax_kl"] == pytest.approx(d.feature_softmax_kl(a, b))
+        assert found["b", step, "feature_softmax_kl"] == pytest.approx(d.feature_softmax_kl(b, a))
+    other = d.divergence_table({"a": first, "b": synthetic_store(30, 1, 1, 6, reference=0, start=100)})
+    assert "feature_softmax_kl" not in set(other["divergence"])
+    assert set(other["step"]) == {"0", "all"}  # steps both have
+    three = d.divergence_table({"a": first, "b": second, "c": first}, reference=x[:, 0] + 1)
+    pairs = {frozenset(pair) for pair in zip(three["first"], three["second"], strict=True)}
+    assert len(pairs) == 6  # each of three with each, and with the reference
+    same = three[(three["first"] == "a") & (three["second"] == "c") & (three["divergence"] == "gaussian_kl")]
+    assert same["value"].tolist() == pytest.approx([0, 0, 0], abs=1e-9)
+
+
+def test_divergences_say_why_one_does_not_exist():
+    store = synthetic_store(20, 1, 1, 6, reference=30)
+    store["thought"] = store["thought"].isel(example=0).broadcast_like(store["thought"])  # a soft prompt
+    table = d.divergence_table(store).set_index(["first", "step", "divergence"])
+    forward = table.loc[("lta_thinker", "0", "knn_kl")]
+    assert np.isnan(forward["value"])
+    assert forward["note"].startswith("20 of 20 samples of p occur 6 times or more in p")
+    assert table.loc[("lta_thinker", "0", "gaussian_kl"), "value"] == np.inf
+    assert np.isnan(table.loc[("lta_thinker", "0", "gaussian_kl"), "low"])
+    assert table.loc[("token embeddings", "0", "gaussian_kl"), "note"].startswith("all samples of q are equal")
+    assert np.isfinite(table.loc[("lta_thinker", "0", "frechet_distance"), "high"])
+
+
+def test_divergences_take_so_many_examples_and_components():
+    store = synthetic_store(50, 1, 1, 12, reference=40)
+    table = d.divergence_table(store, examples=30, components=2)
+    assert set(table["n_first"]) == {30}
+    whole = d.divergence_table(store, components=2).set_index(["first", "step", "divergence"])["value"]
+    x, reference = store["thought"].values[:, 0, 0].astype(float), store["reference"].values.astype(float)
+    shown = d.principal_components(np.concatenate([x, reference]), 2)
+    assert whole["lta_thinker", "0", "knn_kl"] == pytest.approx(d.knn_kl(shown[:50], shown[50:]))
+    with pytest.raises(ValueError, match="one store without token embeddings: give a second store"):
+        d.divergence_table(synthetic_store(reference=0))
+    with pytest.raises(ValueError, match="'a' has 8 features and 'reference' 3: compare thoughts of one width"):
+        d.divergence_table({"a": store.isel(feature=slice(8))}, np.eye(3))
+    with pytest.raises(ValueError, match="store 'a' holds no thoughts: leave it out"):
+        d.divergence_table({"a": synthetic_store(steps=0)})
+
+
+def test_information_of_a_store():
+    store = synthetic_store(200, 1, 2, 8)
+    store["thought"][..., 0] += (3 * store["correct"].mean("draw")).astype(store["thought"].dtype)
+    table = d.information_table(store)
+    assert list(table["step"]) == ["0", "0", "1", "1", "all", "all"]
+    assert set(table["label"]) == {"correct"}
+    right = store["correct"].values[:, 0, 0]
+    x = store["thought"].values[:, 0].astype(float)
+    found = table.set_index(["estimate", "step"])
+    one = d.classifier_information(x[:, 1], right)
+    expected = (one.nats, one.floor, one.p_value, one.entropy, one.samples, one.classes)
+    assert tuple(found.loc[("classifier", "1")][["nats", "floor", "p", "entropy", "n", "classes"]]) == expected
+    near = d.knn_information(d.principal_components(x.reshape(200, -1), 5), right)
+    assert found.loc[("neighbours", "all"), "nats"] == near.nats
+    assert (table["nats"] > 0.3).all()  # planted: correctness moves the first feature by 5 standard deviations
+    assert (table["nats"] > table["floor"] + 0.2).all()
+    unrelated = d.information_table(store, "label_shift")
+    assert (unrelated["nats"].abs() < 0.1).all()
+    with pytest.raises(ValueError, match="no label 'label_x' in this store: it has correct, gold, label_"):
+        d.information_table(store, "label_x")
+    assert d.information_table(synthetic_store(steps=0)).empty

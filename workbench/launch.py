@@ -43,12 +43,12 @@ def launched(method: LatentMethod, config: TrainConfig) -> Accelerator:
             f"use `torchrun --nproc_per_node {config.processes} -m workbench train ...`, or `accelerate launch` on GPUs"
         )
     if _asked("ACCELERATE_USE_FSDP"):
-        _check_sharding(accelerator, method)
+        check_sharding(accelerator, method)
         method._no_split_modules = method.backbone.model._no_split_modules  # accelerate shards these one by one
     return accelerator
 
 
-def _check_sharding(accelerator: Accelerator, method: LatentMethod) -> None:
+def check_sharding(accelerator: Accelerator, method: LatentMethod) -> None:
     """Raise one sentence unless this method can be sharded as asked."""
     if accelerator.distributed_type != DistributedType.FSDP:
         raise ValueError(

@@ -21,7 +21,7 @@ DIVERGENCES = {  # divergence: (unit, meaning)
     "mmd": ("squared MMD", "any difference: radial kernel, median bandwidth; p by permutations"),
     "feature_softmax_kl": (
         "nats",
-        "KL(softmax of first || softmax of second), thought by thought of the same question",
+        "KL(softmax of first || of second), thought by thought of the same question",
     ),
 }
 SYMMETRIC = ("frechet_distance", "mmd")
@@ -59,24 +59,21 @@ def divergence_table(
     """
     named = {stores.attrs["method"]: stores} if isinstance(stores, xr.Dataset) else dict(stores)
     clouds = [_cloud(name, store, path) for name, store in named.items()]
-    widths = {cloud.name: cloud.vectors.shape[2] for cloud in clouds}
-    if reference is not None:
-        rows = samples(reference, 2, "reference")
-        widths["reference"] = rows.shape[1]
-    if len(set(widths.values())) > 1:
-        raise ValueError(f"thoughts differ in their number of features ({widths}): compare those of one width")
     pairs = [(a, b) for k, a in enumerate(clouds) for b in clouds[k + 1 :]]
     for cloud, store in zip(clouds, named.values(), strict=True):
         if reference is not None:
-            pairs.append((cloud, _rows("reference", rows)))
+            pairs.append((cloud, _rows("reference", samples(reference, 2, "reference"))))
         elif "reference" in store:
-            pairs.append(
-                (cloud, _rows("token embeddings", store["reference"].transpose("reference", "feature").values))
-            )
+            rows = store["reference"].transpose("reference", "feature").values
+            pairs.append((cloud, _rows("token embeddings", rows)))
     if not pairs:
         raise ValueError("one store without token embeddings: give a second store, or reference rows [n, feature]")
     found = []
     for first, second in pairs:
+        widths = first.vectors.shape[2], second.vectors.shape[2]
+        if widths[0] != widths[1]:
+            given = f"{first.name!r} has {widths[0]} features and {second.name!r} {widths[1]}"
+            raise ValueError(f"{given}: compare thoughts of one width")
         first, second = _drawn(first, second, examples, seed)
         for step in [*range(first.present.shape[1]), None]:
             found += _pair_rows(first, second, step, components, groups, level, seed)

@@ -127,8 +127,8 @@ def parallelism(
     score_m = mean over thoughts of log(mass of the different tokens of its part, among its k most likely, + 1e-12);
     weights = softmax(score / temperature). k None: all tokens. `assignments` says per path which part each thought gets
     (-1: none; `match_steps` makes them), default the same position; fewer than L entries: only those thoughts count.
-    Longer paths have bigger parts and so more mass: report lengths. Copies of a path count as paths: drop them. Source: Latent-SFT's evaluation script, which
-    counted repeated tokens twice.
+    Longer paths have bigger parts and so more mass: report lengths. Copies of a path count as paths: drop them.
+    Source: Latent-SFT's evaluation script, which counted repeated tokens twice.
     """
     p = _thoughts(probabilities)
     if len(paths) < 2:

@@ -5,6 +5,7 @@ A figure draws the numbers it is given and computes nothing that has a name in `
 
 from .curves import collapse_by_step, loss_curves
 from .export import redraw, save
+from .gallery import GALLERY, write_gallery
 from .heatmaps import matrix, readout, step_similarity
 from .intervals import accuracy, bars
 from .look import Style, style, template
@@ -14,6 +15,7 @@ from .shares import shares
 from .spectra import distance_qq, spectrum
 
 __all__ = [
+    "GALLERY",
     "Style",
     "accuracy",
     "bars",
@@ -31,4 +33,5 @@ __all__ = [
     "style",
     "template",
     "thought_map",
+    "write_gallery",
 ]

@@ -45,8 +45,6 @@ def matrix(
     figure = _cells(numbers, rows, columns, name, (column_title, row_title), caption, width, hover, limits, not written)
     if written:
         figure.data[0].update(text=texts, texttemplate="%{text}")
-        for row, column in np.argwhere(np.isnan(numbers)).tolist():  # plotly writes nothing where there is no colour
-            figure.add_annotation(x=column, y=row, text="–", font={"color": "#555555"})
     return figure
 
 
@@ -68,12 +66,12 @@ def step_similarity(
     z[at, steps] = table["similarity"].to_numpy(float)
     hover = [[f"{example}, step {k}: {value:.3f}" for k, value in enumerate(row)]
              for example, row in zip(examples, z.tolist(), strict=True)]  # fmt: skip
-    marks = [(label, symbol) for label, symbol in (("chosen", "circle-open"), ("critical", "x-thin")) if label in table]
+    marks = [mark for mark in (("chosen", "circle-open", 11), ("critical", "x-thin", 6)) if mark[0] in table]
     said = f"n = {len(examples)} questions{f'; {caption}' if caption else ''}"
     columns, axes = [str(k) for k in range(z.shape[1])], ("gold step", "question")
-    legend = [label for label, _ in marks]
+    legend = [label for label, *_ in marks]
     figure = _cells(z, examples, columns, name, axes, said, width, hover, None, True, legend)
-    for label, symbol in marks:
+    for label, symbol, size in marks:
         here = [mark is True or mark == 1 for mark in table[label]]
         figure.add_trace(
             go.Scatter(
@@ -81,7 +79,7 @@ def step_similarity(
                 y=[row for row, mark in zip(at, here, strict=True) if mark],
                 mode="markers",
                 name=label,
-                marker={"symbol": symbol, "size": 8, "color": BLACK, "line": {"width": 1.5, "color": BLACK}},
+                marker={"symbol": symbol, "size": size, "color": BLACK, "line": {"width": 1.5, "color": BLACK}},
                 hoverinfo="skip",
             )
         )

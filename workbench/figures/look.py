@@ -48,9 +48,10 @@ STYLES = {
     "all_+": Style(BLUE),  # what the new words of an arith question mean
     "all__": Style(VERMILLION, "diamond", "dash"),
     "mixed": Style(PURPLE, "square", "dot"),
-    "questions": Style(BLUE),  # what the variance of thoughts comes from
-    "slots": Style(ORANGE, "diamond", "dash"),
-    "paths": Style(GREEN, "square", "dot"),
+    "question": Style(BLUE),  # where the variance of thoughts comes from
+    "slot": Style(ORANGE, "diamond", "dash"),
+    "question_slot": Style(SKY, "cross", "dash"),
+    "path": Style(GREEN, "square", "dot"),
     "residual": Style(GREY, "x", "dashdot"),
     "": Style(BLUE),  # the only run of a figure
     "total": Style(BLACK),

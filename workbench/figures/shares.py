@@ -50,6 +50,7 @@ def shares(
                 y=[as_text(plain(found)) for found in names],
                 orientation="h",
                 name=as_text(plain(str(name))),
+                legendgroup=str(name),
                 text=[f"{value:.0f}" if value >= ROOM[width] else "" for value in percent],
                 textposition="inside",
                 insidetextanchor="middle",
@@ -61,6 +62,8 @@ def shares(
                     "pattern": {
                         "shape": PATTERNS[k % len(PATTERNS)],
                         "fillmode": "overlay",
+                        "fgcolor": "white",
+                        "fgopacity": 0.4,  # the numbers stay legible
                         "solidity": 0.2,
                         "size": 6,
                     },

@@ -60,9 +60,7 @@ def spectrum(
         figure.add_trace(_line(seen["direction"], seen["eigenvalue"], str(line), bool(key)), row=1, col=1)
         figure.add_trace(_line(part["direction"], 100 * part["cumulative"], str(line), False), row=1, col=2)
     decades = np.log10(values.max() / values[values >= least].min())
-    ticks: dict[str, Any] = (
-        {"dtick": "D2"} if decades < 1 else {"dtick": 1 if decades <= 5 else 2, "exponentformat": "power"}
-    )
+    ticks: dict[str, Any] = {"dtick": "D2"} if decades < 1 else {"dtick": 1 if decades <= 5 else 2}
     figure.update_yaxes(type="log", **ticks, row=1, col=1)
     return figure.update_yaxes(range=[0, 100], row=1, col=2)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -14,7 +13,7 @@ from ...backbone import Backbone, pad
 from ...tasks import Example, Task
 from ..base import LatentMethod, Losses, Prompt, Thoughts
 from .config import LTAThinkerConfig
-from .generator import ThoughtBlock, at, sinusoids, slot_ids, unit_rms, with_mean
+from .generator import ThoughtBlock, at, sinusoids, slot_ids, table_rms, unit_rms, with_mean
 from .losses import (
     DEGENERATE,
     alignment_loss,
@@ -51,22 +50,14 @@ class LTAThinker(LatentMethod):
         else:
             self.slot_ids = slot_ids(self.reader, config.thoughts, config.slot_start)
         self.turn_end = torch.tensor([self.reader.turn_end])
+        self.unit = table_rms(backbone)
+        self.reader_unit = self.unit if self.assistant is None else table_rms(self.assistant)
         self.to(backbone.device)
 
     @property
     def reader(self) -> Backbone:
         """The language model whose tokens and embeddings the generator reads."""
         return self.backbone if self.assistant is None else self.assistant
-
-    @cached_property
-    def unit(self) -> float:
-        """RMS of the backbone's embedding table."""
-        return table_rms(self.backbone)
-
-    @cached_property
-    def reader_unit(self) -> float:
-        """RMS of the reader's embedding table."""
-        return table_rms(self.reader)
 
     def start(self, stage: int, prompts: Sequence[Prompt]) -> None:
         """Find an example without the label that `positive="oracle"` needs before training, not in the midst of it."""
@@ -173,7 +164,7 @@ class LTAThinker(LatentMethod):
         """Projected outputs of left-padded rows, with the slots behind them if asked, at the positions `keep`."""
         config, count = self.config, self.config.thoughts if slots else 0
         ids, real = pad(rows, "left")
-        text, mask = (F.pad(real.to(self.backbone.device), (0, count), value=slots) for slots in (False, True))
+        text, mask = (F.pad(real.to(self.backbone.device), (0, count), value=slot) for slot in (False, True))
         keep = None if keep is None else keep.to(self.backbone.device)
         if config.generator == "assistant":
             states = at(self._states(ids, mask, count), keep)
@@ -245,8 +236,3 @@ class LTAThinker(LatentMethod):
         ids, mask = pad(rows, "right")
         weights = mask.to(self.backbone.device)[..., None]
         return (self.backbone.embed(ids).float() * weights).sum(1) / weights.sum(1)
-
-
-def table_rms(backbone: Backbone) -> float:
-    """Root mean square of the embedding table."""
-    return backbone.table.detach().float().square().mean().sqrt().item()
