@@ -16,10 +16,8 @@ FAMILIES = ("qwen3", "llama", "gpt2")
 
 def prompts(method: MeanRead, count: int = 5):
     """Examples of several lengths, so that rows are padded on both sides."""
-    found = [
-        method.render(example, load_task("arith-shift"))
-        for example in load_task("arith-shift").examples("train", count)
-    ]
+    task = load_task("arith-shift")
+    found = [method.render(example, task) for example in task.examples("train", count)]
     assert len({len(p.before) for p in found}) > 1
     assert len({len(p.target) for p in found}) > 1
     return found

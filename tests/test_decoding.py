@@ -28,6 +28,7 @@ SETTINGS = [
     Decoding(temperature=1.0, min_p=1.0),
     Decoding(temperature=1.3, top_p=0.6),
     Decoding(temperature=0.7, top_p=0.8, top_k=20),
+    Decoding(temperature=3.0, top_p=0.6, top_k=8),  # a share of what the eight have, not of everything
     Decoding(temperature=0.7, top_p=0.5, top_k=5, min_p=0.05),
     Decoding(temperature=0.9, repetition_penalty=1.5),
     Decoding(temperature=0.9, repetition_penalty=0.7),

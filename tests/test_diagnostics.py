@@ -59,7 +59,8 @@ def test_describe_agrees_with_the_functions():
     assert found["slot_softmax_kl", "all"] == pytest.approx(np.mean(kl))
     assert found["verdict", "all"] == 0
     meaning = table.set_index("statistic").loc["variance_question", "meaning"]
-    assert meaning == "of the variance: questions differ, alike in all steps (noise: 0.17)"  # 29 of 30 x 2 x 3 - 10 - 1
+    # 30 x 2 x 3 thoughts, 20 of them masked: 29 of 159 degrees of freedom
+    assert meaning == "of the variance: questions differ, alike in all steps (noise: 0.18)"
     bounded = table.dropna(subset="low")
     assert set(bounded["statistic"]) == {"spread", "relative_spread", "slot_cosine", "slot_softmax_kl", "norm_ratio"}
     assert ((bounded["low"] < bounded["value"]) & (bounded["value"] < bounded["high"])).all()
@@ -112,7 +113,7 @@ def test_positive_steps_of_a_store():
     assert "agrees" not in d.positive_steps(store.drop_vars("label_critical_step"))
 
 
-# ------------------------------------------------------------------------------------------------- stores beside each other
+# --------------------------------------------------------------------------------------- stores beside each other
 
 
 def test_divergences_of_a_store_from_its_token_embeddings():

@@ -160,6 +160,7 @@ def _figures_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("stores", type=Path, nargs="*", help=".nc files")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="run folders, for curves")
     parser.add_argument("--sidecar", type=Path | None, default=None, help="redraw this figure's .json")
+    parser.add_argument("--gallery", action="store_true", help="draw every kind of figure once, from invented numbers")
     parser.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
     parser.add_argument("--how", type=Literal["pca", "umap"], default="pca", help="projection of the map")
     parser.add_argument("--window", type=int, default=20, help="logged values averaged per point of a loss curve")
@@ -375,6 +376,10 @@ def figures(given: Namespace) -> None:
     from .runs import read_metrics
     from .scores import accuracy_table
 
+    if given.gallery:
+        for path in figures.write_gallery(given.out, tuple(given.formats)):
+            print(path)
+        return
     if given.sidecar is not None:
         drawn = {given.sidecar.stem: figures.redraw(given.sidecar)}
     elif given.stores or given.runs:
@@ -393,7 +398,7 @@ def figures(given: Namespace) -> None:
                 "collapse": figures.collapse_by_step(metrics),
             }
     else:
-        raise ValueError("nothing to draw; give stores (.nc), --runs folders, or --sidecar figure.json")
+        raise ValueError("nothing to draw; give stores (.nc), --runs folders, --sidecar figure.json, or --gallery")
     source = {"stores": [str(path) for path in given.stores], "runs": [str(run) for run in given.runs]}
     for name, figure in drawn.items():
         for path in figures.save(figure, name, given.out, source, tuple(given.formats)):

@@ -196,8 +196,8 @@ class Backbone(nn.Module):
     def _anchor(self) -> str:
         """A token to read pieces of text behind, where the tokenizer puts a blank before what stands first."""
         eos = self.tokenizer.eos_token or ""
-        first, *rest = self._tokenized(f"{eos}a")
-        return eos if first == self.tokenizer.eos_token_id and rest != self._tokenized("a") else ""
+        behind = self._tokenized(f"{eos}a")
+        return eos if behind[:1] == [self.tokenizer.eos_token_id] and behind[1:] != self._tokenized("a") else ""
 
     def _tokenized(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -19,6 +19,7 @@ from scipy.special import entr, softmax
 from .inputs import finite
 
 _SMALLEST = 1e-12  # stands for a mass of 0, whose logarithm the score needs
+_BLOCK = 2**22  # numbers held at a time
 
 # ------------------------------------------------------------------------------------------------- one distribution
 
@@ -50,7 +51,7 @@ def nearest_tokens(vectors: ArrayLike, table: ArrayLike, k: int = 5) -> tuple[np
     kind = np.result_type(x, rows, np.float32)
     unit = _unit(finite(x, "vectors").reshape(-1, x.shape[-1])).astype(kind)
     best, ids = np.empty((len(unit), 0), kind), np.empty((len(unit), 0), dtype=np.int64)
-    step = max(k, 2**22 // max(1, len(unit), rows.shape[1]))
+    step = max(k, _BLOCK // max(1, len(unit), rows.shape[1]))
     for start in range(0, len(rows), step):
         block = _unit(finite(rows[start : start + step], "table")).astype(kind)
         numbers = np.broadcast_to(np.arange(start, start + len(block)), (len(unit), len(block)))

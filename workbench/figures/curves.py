@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import GREY, Style, Width, as_text, need, panels, plain, style
+from .look import GREY, Style, Width, as_text, need, panels, plain, side_by_side, style
 
 PROBES = {  # columns of metrics.jsonl, see diagnostics.probe -> panel titles
     "probe_relative_spread": "relative spread (0 to 1)",
@@ -32,7 +32,7 @@ def collapse_by_step(metrics: pd.DataFrame | Mapping[str, pd.DataFrame], *, widt
     found = [name for name in PROBES if any(_values(table, name).size for table in runs.values())]
     if not found:
         raise ValueError(f"no probe values in these metrics: a run must log one of {', '.join(PROBES)}")
-    columns = min(len(found), 3 if width == "page" else 2)
+    columns = side_by_side(len(found), width)
     figure = _by_value(runs, {name: PROBES[name] for name in found}, columns, width, "")
     for k, name in enumerate(found):
         # a collapsed run sits at an edge of its panel: cosine at 1, the others at 0
@@ -68,7 +68,7 @@ def loss_curves(
                 raise ValueError(f"{name} of {run or 'this run'} is 0 or less somewhere: draw it with log=False")
     beside = {name: part for name in found for part in found if part != "loss" and name.startswith(f"{part}_")}
     parts = {name: title for name, title in found.items() if name not in beside}
-    columns = min(len(parts), 2 if width == "column" or len(parts) == 4 else 3)
+    columns = side_by_side(len(parts), width)
     figure = _by_value(runs, parts, columns, width, "loss (nats)", window, beside)
     for k, part in enumerate(parts if log else ()):
         together = [part, *(name for name in beside if beside[name] == part)]

@@ -23,8 +23,8 @@ PIXEL = 96 / 25.4  # CSS pixels per mm: what plotly, SVG and PDF count in
 TEXT, SMALL = 8 * 96 / 72, 7 * 96 / 72  # font sizes in pixels: 8 and 7 pt
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, BLACK, YELLOW, GREY = "#E69F00", "#56B4E9", "#000000", "#F0E442", "#8C8C8C"
-OKABE_ITO = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
+ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#8C8C8C"
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)  # grey for yellow, too pale a line on white
 
 
 class Style(NamedTuple):
@@ -53,6 +53,7 @@ STYLES = {
     "question_slot": Style(SKY, "cross", "dash"),
     "path": Style(GREEN, "square", "dot"),
     "residual": Style(GREY, "x", "dashdot"),
+    "token_embeddings": Style(BLACK, "cross", "dot"),
     "": Style(BLUE),  # the only run of a figure
     "total": Style(BLACK),
     "likelihood": Style(BLUE, "circle", "dash"),
@@ -60,7 +61,7 @@ STYLES = {
     "focus_log_steps": Style(GREY, "x", "dot"),  # what the focus loss is when it sees no difference between steps
     "alignment": Style(GREEN, "square", "dashdot"),
 }
-_FREE = (GREEN, PURPLE, SKY, VERMILLION, BLACK, ORANGE, BLUE, YELLOW)  # those that STYLES uses least come first
+_FREE = (GREEN, PURPLE, SKY, VERMILLION, BLACK, ORANGE, BLUE)  # those that STYLES uses least come first
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _met: dict[str, Style] = {}  # labels outside STYLES, in the order this process met them
@@ -69,11 +70,11 @@ _met: dict[str, Style] = {}  # labels outside STYLES, in the order this process 
 def style(label: object) -> Style:
     """The colour, marker and dash of a label: fixed for `STYLES` and whole numbers, else kept from its first use on."""
     if isinstance(label, int | np.integer):
-        return Style(OKABE_ITO[int(label) % 8], _SYMBOLS[int(label) % 5], _DASHES[(int(label) + int(label) // 8) % 4])
+        return Style(COLORS[int(label) % 8], _SYMBOLS[int(label) % 5], _DASHES[(int(label) + int(label) // 8) % 4])
     name = str(label).lower().replace("-", "_").replace(" ", "_")  # lta-thinker, lta_thinker, LTA-Thinker are one
     if name not in STYLES and name not in _met:
         k = len(_met)
-        _met[name] = Style(_FREE[k % 8], _SYMBOLS[(k + 1) % 5], _DASHES[(k + 1) % 4])
+        _met[name] = Style(_FREE[k % 7], _SYMBOLS[(k + 1) % 5], _DASHES[(k + 1) % 4])
     return STYLES.get(name) or _met[name]
 
 
@@ -136,7 +137,7 @@ def template(scale: float = 1.0) -> go.layout.Template:
             "font": {"family": "Helvetica, Arial, 'Liberation Sans', sans-serif", "size": text, "color": "#222222"},
             "paper_bgcolor": "white",
             "plot_bgcolor": "white",
-            "colorway": OKABE_ITO,
+            "colorway": COLORS,
             "xaxis": axis,
             "yaxis": axis | {"automargin": "left"},
             "title": caption,
@@ -214,6 +215,11 @@ def panels(
         showlegend=bool(legend),
         title={"text": words or None},
     )
+
+
+def side_by_side(count: int, width: Width) -> int:
+    """How many of `count` panels stand beside each other."""
+    return min(count, 2 if width == "column" or count == 4 else 3)
 
 
 def _key_height(entries: int, entry: float, title: str, total: float) -> float:

@@ -1,6 +1,8 @@
 """Thoughts as points in a plane."""
 
+import math
 import textwrap
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from .look import BLUE, PIXEL, VERMILLION, Width, as_text, need, panels, plain, 
 
 CORRECTNESS = ((0.0, VERMILLION), (0.5, "#BDBDBD"), (1.0, BLUE))  # the ends are the colours of wrong and correct
 MOST = 16  # labels or panels one figure can show
-MOST_TRACES = 200  # a figure of more is slow to draw and to move
+MOST_TRACES = 100  # a figure of more is slow to draw and to move
 MOST_POINTS = 20000  # what is more is thinned at random: nobody sees the difference, and a page stays light
 MANY = 5000  # beyond this many points a browser needs WebGL to stay responsive
 SIZES = ((1000, (5, 0.75)), (5000, (4, 0.6)), (np.inf, (3, 0.5)))  # points -> pixels, opacity
@@ -61,8 +63,21 @@ def thought_map(
         caption=_caption(points),
         match="xy",
     )
-    entries = groups or everything
-    rarer = {group.title: k for k, group in enumerate(sorted(entries, key=lambda group: -int(group.rows.sum())))}
+    for k, trace in _layers(points, color, split, groups):
+        figure.add_trace(trace, row=k // columns + 1, col=k % columns + 1)
+    for group in groups or []:  # keys of their own: those of many small faint points could not be seen
+        figure.add_trace(_trace(points.iloc[:0], color, group, 0, 1).update(x=[None], y=[None], showlegend=True))
+    if groups is None:
+        figure.update_layout(coloraxis=_scale(color, figure.layout.to_plotly_json()))
+    return figure
+
+
+def _layers(
+    points: pd.DataFrame, color: str, split: list[Group], groups: list[Group] | None
+) -> Iterator[tuple[int, go.Scatter | go.Scattergl]]:
+    """The panel's number and the trace of every label in every layer, from the back to the front."""
+    entries = groups or [Group("", "", "", np.full(len(points), True))]
+    most = max(int(group.rows.sum()) for group in entries)
     dealt = _dealt(len(points), len(entries) * len(split))
     for k, panel in enumerate(split):
         for layer in range(dealt.max() + 1):
@@ -70,14 +85,9 @@ def thought_map(
                 group = entries[(turn + layer) % len(entries)]
                 part = points.loc[panel.rows & group.rows & (dealt == layer)]
                 if len(part):
-                    look = None if groups is None else group
-                    trace = _trace(part, color, look, min(len(points), MOST_POINTS), rarer[group.title])
-                    figure.add_trace(trace, row=k // columns + 1, col=k % columns + 1)
-    for group in groups or []:  # keys of their own: those of many small faint points could not be seen
-        figure.add_trace(_trace(points.iloc[:0], color, group, 0, 0).update(x=[None], y=[None], showlegend=True))
-    if groups is None:
-        figure.update_layout(coloraxis=_scale(color, figure.layout.to_plotly_json()))
-    return figure
+                    # thoughts can coincide: the rim of a rarer label shows behind the more frequent one on it
+                    rim = min(1.6, math.sqrt(most / int(group.rows.sum())))
+                    yield k, _trace(part, color, group if groups else None, min(len(points), MOST_POINTS), rim)
 
 
 def _dealt(n: int, parts: int) -> np.ndarray:
@@ -92,11 +102,10 @@ def _dealt(n: int, parts: int) -> np.ndarray:
     return layers
 
 
-def _trace(part: pd.DataFrame, color: str, group: Group | None, total: int, rarer: int) -> go.Scatter | go.Scattergl:
+def _trace(part: pd.DataFrame, color: str, group: Group | None, total: int, rim: float) -> go.Scatter | go.Scattergl:
     """Points of one label, or of a colour scale where `group` is None."""
     size, opacity = next(look for most, look in SIZES if total <= most)
-    # thoughts can coincide: the rim of a rarer label shows behind the more frequent one that lies on it
-    marker: dict[str, Any] = {"size": size * (1 + 0.3 * min(rarer, 2)), "opacity": opacity}
+    marker: dict[str, Any] = {"size": size * rim, "opacity": opacity}
     if group is None:
         marker |= {"color": part[color].tolist(), "coloraxis": "coloraxis"}
     else:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import MILLIMETRES, Style, Width, as_text, counted, panels, plain, style
+from .look import MILLIMETRES, Style, Width, as_text, counted, panels, plain, side_by_side, style
 from .means import (
     VALUES,
     Reference,
@@ -73,7 +73,7 @@ def response(
     references = reference_lines(reference, split, hundred)
     own = isinstance(y_title, Mapping)
     key = [plain(str(line)) for line in lines if len(lines) > 1]
-    across = min(len(split), 2 if width == "column" or len(split) == 4 else 3)
+    across = side_by_side(len(split), width)
     figure = panels(
         headings(split, y_title),
         across,
@@ -182,7 +182,7 @@ def _faint(part: pd.DataFrame, look: Style, line: str) -> go.Scatter:
         x=part["x"].tolist(),
         y=part["mean"].tolist(),
         mode="markers",
-        marker={"color": look.color, "symbol": look.symbol, "size": 4, "opacity": 0.4},
+        marker={"color": look.color, "symbol": look.symbol, "size": 5, "opacity": 0.4},
         legendgroup=line,
         offsetgroup=line,
         showlegend=False,

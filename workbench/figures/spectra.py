@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Width, as_text, counted, panels, plain, style
+from .look import Width, as_text, counted, panels, plain, side_by_side, style
 from .maps import MANY, MOST_POINTS
 from .means import headings, places, span, tidy
 
@@ -54,19 +54,20 @@ def spectrum(
         caption=counted(table, n, of, None)
         + (f"; {hidden} eigenvalues below {FLOOR:g} of the largest are left out" if hidden else ""),
     )
+    few = len(set(rows["direction"])) <= 30  # then markers tell lines apart, else dashes do
     for line in lines:
         part = rows.loc[rows["line"] == line]
         seen = part.loc[part["eigenvalue"] >= least]
-        figure.add_trace(_line(seen["direction"], seen["eigenvalue"], str(line), bool(key)), row=1, col=1)
-        figure.add_trace(_line(part["direction"], 100 * part["cumulative"], str(line), False), row=1, col=2)
+        figure.add_trace(_line(seen["direction"], seen["eigenvalue"], str(line), few, bool(key)), row=1, col=1)
+        figure.add_trace(_line(part["direction"], 100 * part["cumulative"], str(line), few, False), row=1, col=2)
     decades = np.log10(values.max() / values[values >= least].min())
     ticks: dict[str, Any] = {"dtick": "D2"} if decades < 1 else {"dtick": 1 if decades <= 5 else 2}
     figure.update_yaxes(type="log", **ticks, row=1, col=1)
     return figure.update_yaxes(range=[0, 100], row=1, col=2)
 
 
-def _line(x: Any, y: Any, line: str, keyed: bool) -> go.Scatter:
-    look, few = style(line), len(x) <= 30
+def _line(x: Any, y: Any, line: str, few: bool, keyed: bool) -> go.Scatter:
+    look = style(line)
     return go.Scatter(
         x=x.tolist(),
         y=y.tolist(),
@@ -102,7 +103,7 @@ def distance_qq(
     split = list(rows["panel"].unique())
     sizes = [int((rows["panel"] == panel).sum()) for panel in split]
     thinned = max(sizes) > MOST_POINTS
-    across = min(len(split), 2 if width == "column" or len(split) == 4 else 3)
+    across = side_by_side(len(split), width)
     figure = panels(
         headings(split, None),
         across,

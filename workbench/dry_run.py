@@ -1,0 +1,255 @@
+"""What a training would do and need, before it starts: steps, stops, lengths, memory. Nothing is trained or written.
+
+No weight is looked at either, so a backbone without weights (`Backbone.load(..., weights=False)`) will do, of any size.
+
+Memory of one process, in bytes. Exactly, from shapes and precisions:
+
+    weights       of everything frozen, and of what is trained
+    gradients     as much as what is trained; twice that with several processes, which exchange copies
+    optimiser     AdamW two moments of what it trains and a counter per tensor, Muon one moment
+
+Estimated, for that piece of a batch which needs most, in a frozen backbone of L layers, width D, H heads and K
+key-value heads of size d, inner width I and V words, with s bytes per number. The piece has B rows of P columns before
+the slot, which carry no gradient, and T from the slot on, the thoughts not counted; N of them have logits:
+
+    cache         2 L B P K d s                                 keys and values of the prompt
+    layer         B T (8 D + 3 I s + 2 H d s [+ 4 (H + K) d])   norms in float32, gate and up, queries and output; the
+                                                                bracket where queries and keys are normed (Qwen3)
+                  + 2 B (P + T) H d s + B T (P + T) s           keys and values repeated to all heads, the mask
+    activations   L layer, or with gradient checkpointing L B T D s + layer
+    logits        B N V (s + 8)                                 as they come, in float32, and as log-probabilities
+
+What the method keeps for its own part, CUDA's own share (about 0.5 GiB) and fragmentation come on top.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from .backbone import Backbone
+from .methods import LatentMethod, Prompt
+from .plan import Step, TrainConfig, batches, cut, make_plan, probes, saves
+from .tasks import Task
+from .train import make_optimizers
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Bytes that stay for the whole of training."""
+
+    frozen: int
+    trained: int
+    gradients: int
+    optimizer: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows that go through the backbone at once; their columns before the slot, from it on, and with logits."""
+
+    rows: int
+    prefix: int
+    columns: int
+    logits: int
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Bytes of one forward and backward pass."""
+
+    cache: int
+    activations: int
+    logits: int
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What was found out; `str()` of it is the report. `complaint` says why there are no examples, else it is None.
+
+    checkpoints, probes: numbers of the steps that end with them. prompt, target: mean and largest number of tokens.
+    """
+
+    method: LatentMethod
+    config: TrainConfig
+    processes: int
+    kept: Kept
+    complaint: str | None
+    examples: int = 0
+    plan: tuple[Step, ...] = ()
+    checkpoints: tuple[int, ...] = ()
+    probes: tuple[int, ...] = ()
+    prompt: tuple[float, int] = (0.0, 0)
+    target: tuple[float, int] = (0.0, 0)
+    piece: Piece = Piece(0, 0, 0, 0)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:12}{line}" for name, line in _report(self))
+
+
+def dry_run(method: LatentMethod, task: Task, config: TrainConfig) -> DryRun:
+    """What `train(method, task, config, folder)` would do and need, in as many processes as are wanted or launched."""
+    processes = config.processes or int(os.environ.get("WORLD_SIZE", "1"))
+    kept = memory_kept(method, config, processes)
+    try:
+        examples = task.examples("train", config.examples)
+        task.examples("dev", config.probe_examples)
+    except (ValueError, OSError) as error:
+        return DryRun(method, config, processes, kept, str(error))
+    prompts = [method.render(example, task) for example in examples]
+    plan = make_plan(method, config, len(prompts))
+
+    def numbers(rule: Callable[[int, int, TrainConfig], bool]) -> tuple[int, ...]:
+        return tuple(step.number for step in plan if rule(step.number, len(plan), config))
+
+    return DryRun(
+        method, config, processes, kept, None, len(prompts), tuple(plan), numbers(saves), numbers(probes),
+        _mean_and_largest([len(p.before) + len(p.after) for p in prompts]),
+        _mean_and_largest([len(p.target) for p in prompts]),
+        largest_piece(method.backbone, prompts, plan, config, processes),
+    )  # fmt: skip
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
+def memory_kept(method: LatentMethod, config: TrainConfig, processes: int = 1) -> Kept:
+    """What weights, gradients and optimisers take, exactly."""
+    trained = sum(_bytes(p) for p in method.parameters() if p.requires_grad)
+    frozen = sum(_bytes(p) for p in method.parameters() if not p.requires_grad)
+    frozen += sum(_bytes(buffer) for buffer in method.buffers())
+    optimizer = 0
+    for one in make_optimizers(method, config):
+        parameters = [p for group in one.param_groups for p in group["params"]]
+        sizes = sum(_bytes(p) for p in parameters)
+        optimizer += sizes if isinstance(one, torch.optim.Muon) else 2 * sizes + 4 * len(parameters)
+    return Kept(frozen, trained, trained * (1 if processes == 1 else 2), optimizer)
+
+
+def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool) -> Passing:
+    """What a piece of a batch takes on its way, by the formulas above."""
+    shape = backbone.model.config.to_dict()
+    layers, heads = backbone.model.config.num_hidden_layers, backbone.model.config.num_attention_heads
+    grouped = shape.get("num_key_value_heads") or heads
+    size = shape.get("head_dim") or backbone.width // heads
+    inner = shape.get("intermediate_size") or 4 * backbone.width  # GPT-2 leaves it unsaid
+    normed = any(name.endswith("q_norm") for name, _ in backbone.model.named_modules())
+    precision, keys = backbone.table.element_size(), piece.prefix + piece.columns
+    cells = piece.rows * piece.columns
+    layer = cells * (8 * backbone.width + 3 * inner * precision + 2 * heads * size * precision)
+    layer += cells * 4 * (heads + grouped) * size * normed
+    layer += 2 * piece.rows * keys * heads * size * precision + cells * keys * precision
+    inputs = layers * cells * backbone.width * precision
+    return Passing(
+        cache=2 * layers * piece.rows * piece.prefix * grouped * size * precision,
+        activations=inputs + layer if checkpointing else layers * layer,
+        logits=piece.rows * piece.logits * len(backbone.table) * (precision + 8),
+    )
+
+
+def largest_piece(
+    backbone: Backbone, prompts: Sequence[Prompt], plan: Sequence[Step], config: TrainConfig, processes: int
+) -> Piece:
+    """The piece of all batches of all epochs that needs most memory."""
+    pieces: set[Piece] = set()
+    for (stage, epoch), steps in groupby(plan, lambda step: (step.stage, step.epoch)):
+        order = batches(prompts, config, f"{stage} {epoch}")
+        for batch in ([prompts[i] for i in order[step.place]] for step in steps):
+            shares = (cut(batch, rank, processes, config.micro_batch) for rank in range(processes))
+            pieces |= {measured(piece) for share in shares for piece in share if piece}
+
+    def need(piece: Piece) -> int:
+        return sum(astuple(memory_passing(backbone, piece, config.gradient_checkpointing)))
+
+    return max(pieces, key=need)
+
+
+def measured(prompts: Sequence[Prompt]) -> Piece:
+    """The shape of a padded piece: the last token of a target is predicted, not read."""
+    target = max(len(p.target) for p in prompts)
+    columns = max(len(p.after) for p in prompts) + target - 1
+    return Piece(len(prompts), max(len(p.before) for p in prompts), columns, target)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+# -- the report ------------------------------------------------------------------------------------------------------
+
+
+def _report(found: DryRun) -> list[tuple[str, str]]:
+    method, config, backbone = found.method, found.config, found.method.backbone
+    count, precision = sum(p.numel() for p in backbone.parameters()), str(backbone.table.dtype).removeprefix("torch.")
+    layers = backbone.model.config.num_hidden_layers
+    lines = [
+        (
+            "backbone",
+            f"{backbone.name}: {count:,} parameters in {precision}, {layers} layers of width {backbone.width}",
+        ),
+        ("method", f"{method.name}: {method.trainable_parameters:,} trainable parameters"),
+    ]
+    if found.complaint is None:
+        steps = len(found.plan)
+        per_epoch = 1 + max(step.place for step in found.plan)
+        lines += [
+            ("examples", f"{found.examples:,}, {config.batch_size} per step"),
+            ("steps", f"{steps:,}: {per_epoch:,} per epoch"),
+            *(("stage", _stage(found, index)) for index in range(len(method.stages()))),
+            ("checkpoints", _some(found.checkpoints)),
+            ("probes", _some(found.probes)),
+            ("prompt", f"{found.prompt[0]:.1f} tokens on average, {found.prompt[1]} at most"),
+            ("target", f"{found.target[0]:.1f} tokens on average, {found.target[1]} at most"),
+        ]
+    return lines + [("memory", line) for line in _memory(found)]
+
+
+def _memory(found: DryRun) -> list[str]:
+    kept, piece, processes = found.kept, found.piece, found.processes
+    lines = [
+        f"{_size(kept.frozen)}  frozen weights",
+        f"{_size(kept.trained)}  trained weights",
+        f"{_size(kept.gradients)}  gradients",
+        f"{_size(kept.optimizer)}  optimiser",
+    ]
+    where = f"in each of {processes} processes" if processes > 1 else "in one process"
+    if found.complaint is not None:
+        return [*lines, f"{_size(sum(astuple(kept)))}  {where}, before any example"]
+    totals = {}
+    for checkpointing in (False, True):
+        passing = memory_passing(found.method.backbone, piece, checkpointing)
+        totals[checkpointing] = sum(astuple(kept)) + sum(astuple(passing))
+        if checkpointing == found.config.gradient_checkpointing:
+            shape = f"{piece.rows} rows of {piece.prefix} + {piece.columns} columns"
+            lines += [
+                f"{_size(passing.cache)}  cache of the prompts",
+                f"{_size(passing.activations)}  activations, about ({shape})",
+                f"{_size(passing.logits)}  logits, about",
+            ]
+    chosen = found.config.gradient_checkpointing
+    other = f"{_size(totals[not chosen]).strip()} {'without' if chosen else 'with'} gradient checkpointing"
+    return [*lines, f"{_size(totals[chosen])}  {where}, about ({other})"]
+
+
+def _stage(found: DryRun, index: int) -> str:
+    numbers = [step.number for step in found.plan if step.stage == index]
+    return f"{found.method.stages()[index].name}: steps {numbers[0]:,} to {numbers[-1]:,}"
+
+
+def _some(numbers: Sequence[int]) -> str:
+    """The numbers, or where they are many the first three and the last."""
+    shown = [str(number) for number in numbers]
+    listed = ", ".join(shown if len(shown) < 6 else [*shown[:3], "...", shown[-1]])
+    return f"{len(numbers):,}, after step{'s' * (len(numbers) != 1)} {listed}"
+
+
+def _mean_and_largest(lengths: Sequence[int]) -> tuple[float, int]:
+    return sum(lengths) / len(lengths), max(lengths)
+
+
+def _size(count: int) -> str:
+    unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
+    return f"{count / unit:8.2f} {name}"
