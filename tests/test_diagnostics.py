@@ -150,17 +150,17 @@ def test_divergences_of_a_store_from_its_token_embeddings():
 def test_divergences_between_stores_pair_the_same_questions():
     first, second = synthetic_store(30, 1, 2, 6, reference=0), synthetic_store(30, 1, 2, 6, reference=0, seed=1)
     shuffled = second.isel(example=np.random.default_rng(0).permutation(30))
-    table = d.divergence_table({"a": first, "b": shuffled})
-    pd.testing.assert_frame_equal(table, d.divergence_table({"a": first, "b": second}))
+    table = d.divergence_table({"a": first, "b": shuffled}, groups=3)
+    pd.testing.assert_frame_equal(table, d.divergence_table({"a": first, "b": second}, groups=3))
     found = table.set_index(["first", "step", "divergence"])["value"]
     x, y = (store["thought"].values[:, 0].astype(float) for store in (first, second))
     for step, a, b in (("0", x[:, 0], y[:, 0]), ("all", x, y)):
         assert found["a", step, "feature_softmax_kl"] == pytest.approx(d.feature_softmax_kl(a, b))
         assert found["b", step, "feature_softmax_kl"] == pytest.approx(d.feature_softmax_kl(b, a))
-    other = d.divergence_table({"a": first, "b": synthetic_store(30, 1, 1, 6, reference=0, start=100)})
+    other = d.divergence_table({"a": first, "b": synthetic_store(30, 1, 1, 6, reference=0, start=100)}, groups=3)
     assert "feature_softmax_kl" not in set(other["divergence"])
     assert set(other["step"]) == {"0", "all"}  # steps both have
-    three = d.divergence_table({"a": first, "b": second, "c": first}, reference=x[:, 0] + 1)
+    three = d.divergence_table({"a": first, "b": second, "c": first}, reference=x[:, 0] + 1, groups=3)
     pairs = {frozenset(pair) for pair in zip(three["first"], three["second"], strict=True)}
     assert len(pairs) == 6  # each of three with each, and with the reference
     same = three[(three["first"] == "a") & (three["second"] == "c") & (three["divergence"] == "gaussian_kl")]

@@ -36,6 +36,7 @@ ALLOWED = {
     "checkpointing": "",
     "launch": "methods plan",
     "train": "config files tasks backbone methods diagnostics runs plan checkpointing launch",
+    "dry_run": "tasks backbone methods plan train",
     "changes": "config methods",
     "collect": "tasks backbone methods store runs changes",
     "counter": "backbone tasks methods scores collect",
@@ -47,7 +48,7 @@ ALLOWED = {
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "scores", "diagnostics", "projection", "figures", "widgets")
-LIVE = ("tasks", "decoding", "backbone", "methods", "train", "changes", "collect", "runs")
+LIVE = ("tasks", "decoding", "backbone", "methods", "train", "dry_run", "changes", "collect", "runs")
 TORCH = {"torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers"}
 SCREEN = {"plotly", "ipywidgets", "anywidget", "umap", "jscatter", "kaleido"}
 

@@ -70,12 +70,12 @@ def _sentence(error: ArgumentError, argv: Sequence[str]) -> str:
     text = re.sub(r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"expected \1, got \2", text)
     text = re.sub(r"the following arguments are required:", f"workbench {argv[0]} needs", text)
     text = text.replace(f" {argv[0]}.", " ")
-    unknown = re.search(r"unrecognized arguments: (--[\w.]+)", text)
+    unknown = re.search(r"unrecognized arguments: (--[\w.-]+)", text)
     if unknown is None:
         return f"{text}; see workbench {argv[0]} --help"
     inner = ArgumentParser()
     COMMANDS[argv[0]].options(inner, argv)
-    near = difflib.get_close_matches(unknown[1], re.findall(r"--[\w.]+", inner.format_help()), n=1)
+    near = difflib.get_close_matches(unknown[1], re.findall(r"--[\w.-]+", inner.format_help()), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"workbench {argv[0]} has no option {unknown[1]}; see workbench {argv[0]} --help{hint}"
 
@@ -108,6 +108,7 @@ def _train_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--training", type=TrainConfig, default=TrainConfig())
     parser.add_argument("--out", type=Path | None, default=None, help="run folder; default data/runs/TASK/METHOD/seedN")
     parser.add_argument("--resume", type=bool, default=False, help="go on from the folder's checkpoint")
+    parser.add_argument("--dry-run", type=bool, default=False, help="say what it would do and need, and do nothing")
 
 
 def _answer_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -223,12 +224,12 @@ def _asked(argv: Sequence[str], name: str, default: str) -> str:
 # -- acts ------------------------------------------------------------------------------------------------------------
 
 
-def _method(given: Namespace) -> Any:
-    """The untrained method the options describe, on its backbone."""
+def _method(given: Namespace, weights: bool = True) -> Any:
+    """The untrained method the options describe, on its backbone, which may be one without weights."""
     from .backbone import Backbone
     from .methods import METHODS, build
 
-    backbone = Backbone.load(given.backbone, revision=given.revision)
+    backbone = Backbone.load(given.backbone, revision=given.revision, weights=weights)
     options = given.options or METHODS[given.method].Config()
     seed = given.training.seed if "training" in given else given.seed
     return build(given.method, backbone, options, seed=seed)
@@ -292,6 +293,8 @@ def train(given: Namespace) -> int:
 
     task = load_task(given.task, given.data, prompts=given.prompts)
     _say_prompts(task)
+    if given.dry_run:
+        return _dry_run(given, task)
     out = given.out or Path("data/runs") / given.task / given.method / f"seed{given.training.seed}"
     try:
         folder = train(_method(given), task, given.training, out, resume=given.resume)
@@ -300,6 +303,17 @@ def train(given: Namespace) -> int:
         return 1
     print(f"trained: {folder}; next: workbench collect --run {folder} --out {folder / 'test.nc'}")
     return 0
+
+
+def _dry_run(given: Namespace, task: Any) -> int:
+    """2 where training could not even start for want of examples."""
+    from .dry_run import dry_run
+
+    found = dry_run(_method(given, weights=False), task, given.training)
+    print(found)
+    if found.course is None:
+        print(f"workbench: the examples could not be loaded: {found.complaint}", file=sys.stderr)
+    return 2 if found.course is None else 0
 
 
 def collect(given: Namespace) -> None:

@@ -67,24 +67,32 @@ class Passing:
 
 
 @dataclass(frozen=True)
-class DryRun:
-    """What was found out; `str()` of it is the report. `complaint` says why there are no examples, else it is None.
+class Course:
+    """What happens to the examples.
 
-    checkpoints, probes: numbers of the steps that end with them. prompt, target: mean and largest number of tokens.
+    checkpoints, probes: numbers of the steps that end with them. prompt, target: tokens on average and at most. piece:
+    what needs most memory.
     """
+
+    examples: int
+    plan: tuple[Step, ...]
+    checkpoints: tuple[int, ...]
+    probes: tuple[int, ...]
+    prompt: tuple[float, int]
+    target: tuple[float, int]
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What was found out; `str()` of it is the report. Without examples `course` is None and `complaint` says why."""
 
     method: LatentMethod
     config: TrainConfig
     processes: int
     kept: Kept
-    complaint: str | None
-    examples: int = 0
-    plan: tuple[Step, ...] = ()
-    checkpoints: tuple[int, ...] = ()
-    probes: tuple[int, ...] = ()
-    prompt: tuple[float, int] = (0.0, 0)
-    target: tuple[float, int] = (0.0, 0)
-    piece: Piece = Piece(0, 0, 0, 0)
+    course: Course | None
+    complaint: str = ""
 
     def __str__(self) -> str:
         return "\n".join(f"{name:12}{line}" for name, line in _report(self))
@@ -98,19 +106,23 @@ def dry_run(method: LatentMethod, task: Task, config: TrainConfig) -> DryRun:
         examples = task.examples("train", config.examples)
         task.examples("dev", config.probe_examples)
     except (ValueError, OSError) as error:
-        return DryRun(method, config, processes, kept, str(error))
+        return DryRun(method, config, processes, kept, None, str(error))
     prompts = [method.render(example, task) for example in examples]
     plan = make_plan(method, config, len(prompts))
 
     def numbers(rule: Callable[[int, int, TrainConfig], bool]) -> tuple[int, ...]:
         return tuple(step.number for step in plan if rule(step.number, len(plan), config))
 
-    return DryRun(
-        method, config, processes, kept, None, len(prompts), tuple(plan), numbers(saves), numbers(probes),
-        _mean_and_largest([len(p.before) + len(p.after) for p in prompts]),
-        _mean_and_largest([len(p.target) for p in prompts]),
-        largest_piece(method.backbone, prompts, plan, config, processes),
-    )  # fmt: skip
+    course = Course(
+        examples=len(prompts),
+        plan=tuple(plan),
+        checkpoints=numbers(saves),
+        probes=numbers(probes),
+        prompt=_mean_and_largest([len(p.before) + len(p.after) for p in prompts]),
+        target=_mean_and_largest([len(p.target) for p in prompts]),
+        piece=largest_piece(method.backbone, prompts, plan, config, processes),
+    )
+    return DryRun(method, config, processes, kept, course)
 
 
 # -- memory ----------------------------------------------------------------------------------------------------------
@@ -182,61 +194,55 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def _report(found: DryRun) -> list[tuple[str, str]]:
-    method, config, backbone = found.method, found.config, found.method.backbone
+    """The lines of the report and what each is about."""
+    method, backbone, course = found.method, found.method.backbone, found.course
     count, precision = sum(p.numel() for p in backbone.parameters()), str(backbone.table.dtype).removeprefix("torch.")
-    layers = backbone.model.config.num_hidden_layers
+    shape = f"{backbone.model.config.num_hidden_layers} layers of width {backbone.width}"
     lines = [
-        (
-            "backbone",
-            f"{backbone.name}: {count:,} parameters in {precision}, {layers} layers of width {backbone.width}",
-        ),
+        ("backbone", f"{backbone.name}: {count:,} parameters in {precision}, {shape}"),
         ("method", f"{method.name}: {method.trainable_parameters:,} trainable parameters"),
     ]
-    if found.complaint is None:
-        steps = len(found.plan)
-        per_epoch = 1 + max(step.place for step in found.plan)
+    if course is not None:
+        per_epoch = 1 + max(step.place for step in course.plan)
         lines += [
-            ("examples", f"{found.examples:,}, {config.batch_size} per step"),
-            ("steps", f"{steps:,}: {per_epoch:,} per epoch"),
-            *(("stage", _stage(found, index)) for index in range(len(method.stages()))),
-            ("checkpoints", _some(found.checkpoints)),
-            ("probes", _some(found.probes)),
-            ("prompt", f"{found.prompt[0]:.1f} tokens on average, {found.prompt[1]} at most"),
-            ("target", f"{found.target[0]:.1f} tokens on average, {found.target[1]} at most"),
+            ("examples", f"{course.examples:,}, {found.config.batch_size} per step"),
+            ("steps", f"{len(course.plan):,}, {per_epoch:,} per epoch"),
+            *(("stage", _stage(index, stage.name, course.plan)) for index, stage in enumerate(method.stages())),
+            ("checkpoints", _some(course.checkpoints)),
+            ("probes", _some(course.probes)),
+            ("prompt", f"{course.prompt[0]:.1f} tokens on average, {course.prompt[1]} at most"),
+            ("target", f"{course.target[0]:.1f} tokens on average, {course.target[1]} at most"),
         ]
     return lines + [("memory", line) for line in _memory(found)]
 
 
 def _memory(found: DryRun) -> list[str]:
-    kept, piece, processes = found.kept, found.piece, found.processes
+    kept, course = found.kept, found.course
+    where = f"in each of {found.processes} processes" if found.processes > 1 else "in one process"
     lines = [
         f"{_size(kept.frozen)}  frozen weights",
         f"{_size(kept.trained)}  trained weights",
         f"{_size(kept.gradients)}  gradients",
         f"{_size(kept.optimizer)}  optimiser",
     ]
-    where = f"in each of {processes} processes" if processes > 1 else "in one process"
-    if found.complaint is not None:
+    if course is None:
         return [*lines, f"{_size(sum(astuple(kept)))}  {where}, before any example"]
-    totals = {}
-    for checkpointing in (False, True):
-        passing = memory_passing(found.method.backbone, piece, checkpointing)
-        totals[checkpointing] = sum(astuple(kept)) + sum(astuple(passing))
-        if checkpointing == found.config.gradient_checkpointing:
-            shape = f"{piece.rows} rows of {piece.prefix} + {piece.columns} columns"
-            lines += [
-                f"{_size(passing.cache)}  cache of the prompts",
-                f"{_size(passing.activations)}  activations, about ({shape})",
-                f"{_size(passing.logits)}  logits, about",
-            ]
-    chosen = found.config.gradient_checkpointing
-    other = f"{_size(totals[not chosen]).strip()} {'without' if chosen else 'with'} gradient checkpointing"
-    return [*lines, f"{_size(totals[chosen])}  {where}, about ({other})"]
+    piece, chosen = course.piece, found.config.gradient_checkpointing
+    passing, other = (memory_passing(found.method.backbone, piece, choice) for choice in (chosen, not chosen))
+    total, instead = (sum(astuple(kept)) + sum(astuple(way)) for way in (passing, other))
+    turned = f"{_size(instead).strip()} {'without' if chosen else 'with'} gradient checkpointing"
+    return [
+        *lines,
+        f"{_size(passing.cache)}  cache of the prompts",
+        f"{_size(passing.activations)}  activations, about ({piece.rows} rows of {piece.prefix} + {piece.columns} columns)",
+        f"{_size(passing.logits)}  logits, about",
+        f"{_size(total)}  {where}, about ({turned})",
+    ]
 
 
-def _stage(found: DryRun, index: int) -> str:
-    numbers = [step.number for step in found.plan if step.stage == index]
-    return f"{found.method.stages()[index].name}: steps {numbers[0]:,} to {numbers[-1]:,}"
+def _stage(index: int, name: str, plan: Sequence[Step]) -> str:
+    numbers = [step.number for step in plan if step.stage == index]
+    return f"{name}: steps {numbers[0]:,} to {numbers[-1]:,}"
 
 
 def _some(numbers: Sequence[int]) -> str:

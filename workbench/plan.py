@@ -80,6 +80,8 @@ class Step:
 
 def make_plan(method: LatentMethod, config: TrainConfig, count: int) -> list[Step]:
     """Every step of training on `count` examples, in order; each stage has its own learning-rate schedule."""
+    if not method.stages():
+        raise ValueError(f"method {method.name!r} has nothing to train; collect its answers right away")
     per_epoch = math.ceil(count / config.batch_size)
     plan: list[Step] = []
     for index, stage in enumerate(method.stages()):

@@ -39,8 +39,6 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     says how to resume.
     """
     folder = Path(folder)
-    if not method.stages():
-        raise ValueError(f"method {method.name!r} has nothing to train; collect its answers right away")
     if not resume and (folder / "metrics.jsonl").exists():
         raise ValueError(f"{folder} holds a run already; resume it, or give another folder")
     prompts = [method.render(example, task) for example in task.examples("train", config.examples)]
