@@ -176,3 +176,10 @@ def test_the_way_out():
     x = cloud(30, 40)
     found = d.mardia(d.principal_components(x, 3))
     assert 0 < found.skewness_p < 1
+
+
+def test_so_many_features_that_the_statistic_cannot_vary(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(1500, 1400)).astype(np.float32)
+    monkeypatch.setattr("workbench.diagnostics.gaussianity._whitened", lambda vectors: vectors)  # which takes long
+    with pytest.raises(ValueError, match="1500 samples of 1400 features are too many features for this test: project"):
+        d.henze_zirkler(x)

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from .cloud import principal_components
-from .divergences import feature_softmax_kl, frechet_distance, gaussian_kl, knn_kl, mmd_test
+from .divergences import feature_softmax_kl, frechet_distance, gaussian_kl, knn_kl, mmd, mmd_test
 from .information import classifier_information, knn_information
 from .inputs import as_thoughts, samples
 from .resampling import Estimate, jackknife
@@ -131,6 +131,7 @@ def _pair_rows(
     if a is None or b is None:
         return []
     paired = first.ids is not None and first.ids == second.ids
+    several = max(a.present.sum(axis=1).max(), b.present.sum(axis=1).max()) > 1  # thoughts of one question
     rows = []
     for x, y in ((a, b), (b, a)):
         for name in DIVERGENCES:
@@ -139,11 +140,11 @@ def _pair_rows(
             p_value, note = np.nan, ""
             value = Estimate(np.nan, np.nan, np.nan)
             try:
-                if name == "mmd":
+                if name == "mmd" and several:
+                    value = Estimate(mmd(_flat(x), _flat(y)), np.nan, np.nan)
+                elif name == "mmd":
                     test = mmd_test(_flat(x), _flat(y), seed=seed)
-                    value = Estimate(test.squared, np.nan, np.nan)
-                    single = max(x.present.sum(axis=1).max(), y.present.sum(axis=1).max()) == 1
-                    p_value = test.p_value if single else np.nan
+                    value, p_value = Estimate(test.squared, np.nan, np.nan), test.p_value
                 else:
                     value = _estimate(name, x, y, components, groups, level, paired, seed)
             except ValueError as error:  # such as a soft prompt, which has no density
