@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mean_read import MeanRead, rows
+from saved import saved_bytes
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -94,22 +95,6 @@ def test_dropout_is_drawn_again_as_it_was(tiny):
         assert not torch.allclose(gradient(1), plain)  # another draw is another gradient
 
 
-def kept(model: nn.Module, run) -> int:
-    """Bytes that `run()` keeps for its backward pass, weights aside; what several operations keep counts once."""
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    seen: dict[int, torch.Tensor] = {}  # holds the tensors, so that no address is used twice
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights:
-            seen[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = run()
-    assert out.requires_grad
-    return sum(tensor.untyped_storage().nbytes() for tensor in seen.values())
-
-
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
 def test_layers_keep_little_more_than_their_inputs(tiny, family):
     backbone, layers = tiny(family), 2
@@ -121,10 +106,10 @@ def test_layers_keep_little_more_than_their_inputs(tiny, family):
         assert hidden is not None
         return hidden
 
-    plain = kept(backbone.model, run)
+    plain = saved_bytes(backbone.model, run)
     cache.crop(-40)
     with checkpointed(backbone.model):
-        found = kept(backbone.model, run)
+        found = saved_bytes(backbone.model, run)
     inputs = layers * embeds.numel() * 4
     assert inputs <= found < inputs + 2.5 * embeds.numel() * 4  # and the final norm's
     assert found < plain / 4

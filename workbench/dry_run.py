@@ -8,9 +8,10 @@ Memory of one process, in bytes. Exactly, from shapes and precisions:
     gradients     as much as what is trained; twice that with several processes, which exchange copies
     optimiser     AdamW two moments of what it trains and a counter per tensor, Muon one moment
 
-Estimated, for that piece of a batch which needs most, in a frozen backbone of L layers, width D, H heads and K
-key-value heads of size d, inner width I and V words, with s bytes per number. The piece has B rows of P columns before
-the slot, which carry no gradient, and T from the slot on, the thoughts not counted; N of them have logits:
+Estimated, for that piece of a batch which needs most, in a frozen Llama or Qwen (GPT-2 keeps about a quarter more) of L
+layers, width D, H heads and K key-value heads of size d, inner width I and V words, with s bytes per number. The piece
+has B rows of P columns before the slot, which carry no gradient, and T from it on, thoughts not counted; N of them have
+logits:
 
     cache         2 L B P K d s                                 keys and values of the prompt
     layer         B T (8 D + 3 I s + 2 H d s [+ 4 (H + K) d])   norms in float32, gate and up, queries and output; the
@@ -231,10 +232,11 @@ def _memory(found: DryRun) -> list[str]:
     passing, other = (memory_passing(found.method.backbone, piece, choice) for choice in (chosen, not chosen))
     total, instead = (sum(astuple(kept)) + sum(astuple(way)) for way in (passing, other))
     turned = f"{_size(instead).strip()} {'without' if chosen else 'with'} gradient checkpointing"
+    shape = f"{piece.rows} rows of {piece.prefix} + {piece.columns} columns"
     return [
         *lines,
         f"{_size(passing.cache)}  cache of the prompts",
-        f"{_size(passing.activations)}  activations, about ({piece.rows} rows of {piece.prefix} + {piece.columns} columns)",
+        f"{_size(passing.activations)}  activations, about ({shape})",
         f"{_size(passing.logits)}  logits, about",
         f"{_size(total)}  {where}, about ({turned})",
     ]

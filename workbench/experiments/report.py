@@ -121,6 +121,7 @@ def against(
     log_x: bool = False,
     reference: pd.DataFrame | None = None,
     reference_name: str = "",
+    x_title: str | None = None,
 ) -> go.Figure:
     """The table's measures against the setting `x`, a panel each; `reference`: rows drawn as a horizontal line."""
     names = dict.fromkeys(table["measure"])
@@ -131,8 +132,8 @@ def against(
     shares = [name for name in names if name in SHARES]
     return figures.response(
         table, x=x, color=color, facet="measure", log_x=log_x, percent=shares, reference=lines, points=runs,
-        y_title={name: f"{name} (%)" if name in shares else name for name in names}, n=max(table["n"].tolist()),
-        of=f"questions, {seeds} {'seed' if seeds == 1 else 'seeds'}",
+        x_title=x_title, y_title={name: f"{name} (%)" if name in shares else name for name in names},
+        n=max(table["n"].tolist()), of=f"questions, {seeds} {'seed' if seeds == 1 else 'seeds'}",
     )  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def write(report: Report, out: Path, about: dict[str, Any]) -> list[Path]:
     write_text(out / "table.csv", report.table.to_csv(index=False))
     write_text(out / "runs.csv", report.runs.to_csv(index=False))
     write_json(out / "result.json", {**about, "findings": list(report.findings), **provenance()})
-    source = {"runs": [str(out / "cells")], "table": str(out / "table.csv")}
+    source = {"runs": ["../cells"], "table": "../table.csv"}  # from the figure's sidecar, wherever the folder is moved
     drawn = [p for name, figure in report.figures.items() for p in figures.save(figure, name, out / "figures", source)]
     return [out / "table.csv", out / "runs.csv", out / "result.json", *drawn]
 

@@ -32,14 +32,15 @@ def gaussian(gold: np.ndarray, thoughts: np.ndarray) -> float:
 
 
 def nearest(gold: np.ndarray, thoughts: np.ndarray) -> float:
-    return knn_kl(gold, thoughts, k=NEIGHBOURS)
+    """Each vector once: copies (the same step in two questions) have no density."""
+    return knn_kl(np.unique(gold, axis=0), np.unique(thoughts, axis=0), k=NEIGHBOURS)
 
 
 DIVERGENCES: dict[str, tuple[Compared, bool]] = {  # with the means of both clouds removed, or as they are
-    "Gaussian KL, means removed": (gaussian, True),
-    "Gaussian KL": (gaussian, False),
-    "kNN KL, means removed": (nearest, True),
-    "kNN KL": (nearest, False),
+    "Gaussian KL, means removed (nats)": (gaussian, True),
+    "Gaussian KL (nats)": (gaussian, False),
+    "kNN KL, means removed (nats)": (nearest, True),
+    "kNN KL (nats)": (nearest, False),
 }
 
 
@@ -91,7 +92,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     for part in (table, runs):
         part["variance"] = [ratio[factor] for factor in part["spread"]]
         shown.append(where(where(part, "measure", [RATIO], keep=False), "spread", [0.0], keep=False))
-    drawn = against(*shown, x="variance", log_x=True)
+    drawn = against(*shown, x="variance", log_x=True, x_title=RATIO)
     return Report(table, runs, {"variance": drawn}, (*_findings(table, ratio), _gaussian(done)))
 
 
@@ -106,9 +107,9 @@ def _findings(table: pd.DataFrame, ratio: dict[float, float]) -> list[str]:
         verdict = "falls at every step" if falls else "does not fall at every step"
         least = min(values, key=lambda factor: values[factor])
         found.append(
-            f"{measure}: as the variance rises to that of the gold steps ({len(below)} points), it {verdict}; it is "
-            f"least at {ratio[least]:.2g} times the gold variance (spread {least:g}), where accuracy is "
-            f"{100 * right[least]:.1f} %."
+            f"{measure.removesuffix(' (nats)')}: as the variance rises to that of the gold steps ({len(below)} "
+            f"points), it {verdict}; it is least at {ratio[least]:.2g} times the gold variance (spread {least:g}), "
+            f"where accuracy is {100 * right[least]:.1f} %."
         )
     best = max(right, key=lambda factor: right[factor])
     found.append(

@@ -127,11 +127,13 @@ def _image(content: dict[str, Any], form: Format) -> bytes:
     if _server:
         return kaleido.calc_fig_sync(content, opts=options)
     # without mathjax=False the page waits for a script from the network
-    image = kaleido.calc_fig_sync(content, opts=options, kopts={"mathjax": False})
+    page = kaleido.PageGenerator(mathjax=False)
+    page.header += "<style>@page { margin: 0 } img { display: block }</style>"  # else a PDF loses its lower edge
+    image = kaleido.calc_fig_sync(content, opts=options, kopts={"page_generator": page})
     # a closing browser's last word, '{bye}', is logged as an error with a traceback; what fails here raises
     logging.getLogger("choreographer.channels.pipe").setLevel(logging.CRITICAL)
     # only now that a browser is known to start: a server whose browser fails leaves its caller waiting for ever
-    kaleido.start_sync_server(mathjax=False, silence_warnings=True)
+    kaleido.start_sync_server(page_generator=page, silence_warnings=True)
     _server = True
     return image
 
