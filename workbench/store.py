@@ -58,7 +58,7 @@ COORDINATES = {
 }
 LABEL = Kind(("example",), "any")  # coordinates called label_<name>
 ATTRIBUTES = ("schema", "method", "config", "backbone", "task", "split", "seed", "versions", "commit", "created")
-SAME = ("schema", "method", "config", "backbone", "task")  # stores that differ here are not parts of one store
+SAME = ("schema", "method", "config", "backbone", "task", "prompts")  # stores that differ here are not parts of one store
 
 _DTYPES = {"float": "f", "int": "iu", "bool": "b", "text": "UOT", "any": "fiubUOT"}
 _SENTENCES = {"float": "floating point", "int": "integer", "bool": "bool", "text": "text", "any": "text or numbers"}
@@ -285,9 +285,10 @@ def concat(datasets: Sequence[xr.Dataset], dim: Literal["example", "path", "draw
 
 def _joinable(first: xr.Dataset, other: xr.Dataset, dim: str) -> None:
     for name in SAME:
-        if first.attrs[name] != other.attrs[name]:
+        one, another = first.attrs.get(name, ""), other.attrs.get(name, "")
+        if one != another:
             raise ValueError(
-                f"stores differ in {name} ({first.attrs[name]!r} and {other.attrs[name]!r}): "
+                f"stores differ in {name} ({one!r} and {another!r}): "
                 "join only parts of one run, and compare others side by side"
             )
     missing = {str(name) for name in set(first.variables) ^ set(other.variables)}

@@ -46,6 +46,8 @@ class Setting:
     """Task that is trained and tested on."""
     data: str | None = None
     """What the task reads: a path, hub id or difficulty."""
+    prompts: str | None = None
+    """YAML with the tasks' messages in other words (see workbench/tasks/prompts.py)."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Seeds of the trainings; every condition is run with each."""
     questions: int | None = 500
@@ -271,13 +273,13 @@ def run_cell(setting: Setting, cell: Cell, folder: Path) -> None:
 
 
 def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
-    task = load_task(setting.task, setting.data)
+    task = load_task(setting.task, setting.data, prompts=setting.prompts)
     method = _method(setting, cell, task, folder)
     for name, asked in cell.stores.items():
         path = folder / f"{name}.nc"
         if path.exists():
             continue
-        other = task if asked.task is None else load_task(asked.task, asked.data)
+        other = task if asked.task is None else load_task(asked.task, asked.data, prompts=setting.prompts)
         decoding = setting.decoding
         if asked.temperature is not None:
             decoding = replace(decoding, temperature=asked.temperature)
