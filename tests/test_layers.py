@@ -46,6 +46,7 @@ ALLOWED = {
     "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect figures",
     "bench": "tasks backbone methods runs train collect",
 }
+ALLOWED["options"] = "config decoding backbone tasks methods train counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "scores", "diagnostics", "projection", "figures", "widgets")
 LIVE = ("tasks", "decoding", "backbone", "methods", "train", "dry_run", "changes", "collect", "runs")

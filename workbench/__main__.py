@@ -8,18 +8,16 @@ import difflib
 import json
 import re
 import sys
-from argparse import SUPPRESS, ArgumentError
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from . import options
 from .config import choose
-
-TASK = "arith-shift"  # trained and answered unless another is named
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,159 +78,15 @@ def _sentence(error: ArgumentError, argv: Sequence[str]) -> str:
     return f"workbench {argv[0]} has no option {unknown[1]}; see workbench {argv[0]} --help{hint}"
 
 
-# -- options ---------------------------------------------------------------------------------------------------------
-
-
-def _no_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    pass
-
-
-def _quickstart_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("--out", type=Path, default=Path("data/quickstart"), help="folder for results and figures")
-    parser.add_argument("--seed", type=int, default=0, help="seed of both trainings")
-
-
-def _pretrain_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    from .pretrain import PretrainConfig
-
-    parser.add_argument("--out", type=Path, required=True, help="folder to make")
-    parser.add_argument("--seeds", type=list[int], default=[1], help="seeds to make and measure; the first is kept")
-    parser.add_class_arguments(PretrainConfig, "settings", skip={"seed"})
-
-
-def _train_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    from .train import TrainConfig
-
-    parser.add_argument("--config", action="config", help="YAML with differences from the defaults")
-    _what(parser, argv, task=TASK)
-    parser.add_argument("--training", type=TrainConfig, default=TrainConfig())
-    parser.add_argument("--out", type=Path | None, default=None, help="run folder; default data/runs/TASK/METHOD/seedN")
-    parser.add_argument("--resume", type=bool, default=False, help="go on from the folder's checkpoint")
-    parser.add_argument("--dry-run", type=bool, default=False, help="say what it would do and need, and do nothing")
-
-
-def _answer_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    """What is answered, by what: shared by `collect` and `counter`."""
-    from .backbone import Decoding
-    from .tasks import Parsing
-
-    parser.add_argument("--run", type=Path | None, default=None, help="folder of a trained run, or use --method")
-    _what(parser, argv, task=None)
-    parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
-    parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
-    parser.add_argument("--parse", type=Parsing, default="strict", help="read answers our way, or as published")
-    parser.add_argument("--batch_size", type=int, default=128, help="questions at a time")
-    parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled")
-    start = "decoding to start from: greedy, the model's own, or LTA-Thinker's published one for its family"
-    parser.add_argument("--decode", type=Literal["greedy", "model", "published"], default="greedy", help=start)
-    parser.add_argument("--decoding", type=Decoding, default=Decoding())
-    named = [found[1] for word in argv if (found := re.match(r"--decoding\.(\w+)", word))]
-    parser.add_argument("--overrides", type=list[str], default=named, help=SUPPRESS)  # what --decoding.NAME gives
-    given = {re.split(r"[.=]", word)[0] for word in argv}
-    clash = sorted(given & {"--method", "--preset", "--options", "--backbone", "--revision"})
-    if "--run" in given and clash:
-        raise ValueError(f"a run brings its own method and backbone: give --run or {', '.join(clash)}, not both")
-    if any(re.match("--decoding(=|$)", word) for word in argv):
-        raise ValueError("--decoding is given one setting at a time, such as --decoding.temperature 0.5")
-
-
-def _collect_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    _answer_options(parser, argv)
-    parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
-    parser.add_argument("--draws", type=int, default=1, help="answers per thought")
-    what = "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (see workbench/changes.py)"
-    parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
-    parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
-
-
-def _counter_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    from .counter import CHANGES
-
-    _answer_options(parser, argv)
-    parser.add_argument("--changes", type=list[str], default=list(CHANGES), help="see workbench/changes.py")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the stores, table.csv and the figure")
-
-
-def _score_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("stores", type=Path, nargs="+", help=".nc files; the first is compared with each other one")
-
-
-def _figures_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("stores", type=Path, nargs="*", help=".nc files")
-    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="run folders, for curves")
-    parser.add_argument("--sidecar", type=Path | None, default=None, help="redraw this figure's .json")
-    parser.add_argument("--gallery", action="store_true", help="draw every kind of figure once, from invented numbers")
-    parser.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
-    parser.add_argument("--how", type=Literal["pca", "umap"], default="pca", help="projection of the map")
-    parser.add_argument("--window", type=int, default=20, help="logged values averaged per point of a loss curve")
-    parser.add_argument("--formats", type=list[str], default=["html", "png"], help="of html, png, pdf, svg")
-    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
-
-
-def _experiment_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    from .experiments import EXPERIMENTS, Setting
-
-    parser.add_argument("name", type=Literal[tuple(EXPERIMENTS)], help=f"one of {', '.join(EXPERIMENTS)}")
-    parser.add_class_arguments(Setting)
-    parser.add_argument("--out", type=Path | None, default=None, help="folder; default data/runs/experiments/NAME")
-
-
-def _check_options(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("what", type=Literal["lta-parity"], help="LTA-Thinker's generator, losses and gradients")
-    parser.add_argument("file", type=Path, help=".safetensors: inputs, weights, expectations (see workbench/check.py)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object: passed, tolerance, max_abs, notes")
-
-
-def _what(parser: ArgumentParser, argv: Sequence[str], task: str | None) -> None:
-    """The options that name a task, a backbone and a method; the method named in `argv` brings its own options."""
-    from .methods import METHODS
-
-    meant = "task name" if task else f"task name; default: that of the run, else {TASK}"
-    parser.add_argument("--task", type=str | None, default=task, help=meant)
-    parser.add_argument("--data", type=str | None, default=None, help="what it reads: a path, hub id or difficulty")
-    pack = "YAML with the task's message in other words (see workbench/tasks/prompts.py)"
-    parser.add_argument("--prompts", type=str | None, default=None, help=pack)
-    parser.add_argument("--backbone", default="nano", help="shipped name, folder, or hub id")
-    parser.add_argument("--revision", type=str | None, default=None, help="revision of a hub backbone")
-    parser.add_argument("--method", default="lta-thinker", help=f"one of {', '.join(sorted(METHODS))}")
-    cls = choose("method", _asked(argv, "method", "lta-thinker"), METHODS)
-    presets = {"default": cls.Config(), **cls.presets}
-    parser.add_argument("--preset", default="default", help=f"options to start from: {', '.join(presets)}")
-    if fields(cls.Config):
-        preset = choose("preset", _asked(argv, "preset", "default"), presets)
-        parser.add_argument("--options", type=cls.Config, default=preset)
-    else:
-        parser.add_argument("--options", type=dict, default={}, help="this method has no options")
-
-
-def _asked(argv: Sequence[str], name: str, default: str) -> str:
-    """What the command line says `--name` is, before it is parsed: which options exist depends on it."""
-    pairs = [
-        word.split("=", 1) if "=" in word else [word, after] for word, after in zip(argv, [*argv[1:], ""], strict=True)
-    ]
-    given = {option: value for option, value in reversed(pairs)}
-    if f"--{name}" in given:
-        return given[f"--{name}"]
-    path = Path(given.get("--config", ""))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); give a run's config.yaml") from error
-    return str(content.get(name, default)) if isinstance(content, dict) else default
-
-
-# -- acts ------------------------------------------------------------------------------------------------------------
-
-
 def _method(given: Namespace, weights: bool = True) -> Any:
     """The untrained method the options describe, on its backbone, which may be one without weights."""
     from .backbone import Backbone
     from .methods import METHODS, build
 
     backbone = Backbone.load(given.backbone, revision=given.revision, weights=weights)
-    options = given.options or METHODS[given.method].Config()
+    chosen = given.options or METHODS[given.method].Config()
     seed = given.training.seed if "training" in given else given.seed
-    return build(given.method, backbone, options, seed=seed)
+    return build(given.method, backbone, chosen, seed=seed)
 
 
 def _method_and_task(given: Namespace) -> tuple[Any, Any]:
@@ -241,7 +95,7 @@ def _method_and_task(given: Namespace) -> tuple[Any, Any]:
     from .tasks import load_task
 
     if given.run is None:
-        method, task = _method(given), load_task(given.task or TASK, given.data, given.parse, given.prompts)
+        method, task = _method(given), load_task(given.task or options.TASK, given.data, given.parse, given.prompts)
     else:
         about = read_config(given.run)
         known = about if given.task in (None, about["task"]) else {}
@@ -277,7 +131,7 @@ def methods(given: Namespace) -> None:
     for name, cls in sorted(METHODS.items()):
         print(f"{name:14}{(cls.__doc__ or sys.modules[cls.__module__].__doc__ or '').strip().splitlines()[0]}")
         for field in fields(cls.Config):
-            print(f"{'':14}--options.{field.name} {field.default}")
+            print(f"{'':14}--options.{field.name} {json.dumps(field.default)}")
 
 
 def pretrain(given: Namespace) -> None:
@@ -454,31 +308,31 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "quickstart": Command(
-        "Train on the shipped backbone, collect, diagnose, draw: under five minutes.", _quickstart_options, quickstart
+        "Train on the shipped backbone, collect, diagnose, draw: under five minutes.", options.quickstart, quickstart
     ),
-    "methods": Command("List the methods and their options.", _no_options, methods),
+    "methods": Command("List the methods and their options.", options.none, methods),
     "pretrain": Command(
-        "Make the tiny backbone from nothing (about five CPU minutes per seed).", _pretrain_options, pretrain
+        "Make the tiny backbone from nothing (about five CPU minutes per seed).", options.pretrain, pretrain
     ),
-    "train": Command("Train a method on a task.", _train_options, train),
+    "train": Command("Train a method on a task.", options.train, train),
     "collect": Command(
-        "Run a method over examples and write a store of thoughts and answers.", _collect_options, collect
+        "Run a method over examples and write a store of thoughts and answers.", options.collect, collect
     ),
     "counter": Command(
         "Counter-tests: answer with thoughts dropped, swapped, averaged, noised, and compare.",
-        _counter_options,
+        options.counter,
         counter,
     ),
-    "score": Command("Accuracy with intervals of one store, paired comparison of more.", _score_options, score),
+    "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, score),
     "figures": Command(
-        "Draw the figures of stores and runs, or redraw one from its sidecar.", _figures_options, figures
+        "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, figures
     ),
     "experiment": Command(
         "Run a grid of trainings that answers one question, with intervals and figures.",
-        _experiment_options,
+        options.experiment,
         experiment,
     ),
-    "check": Command("Compare what is computed here with numbers from elsewhere.", _check_options, check),
+    "check": Command("Compare what is computed here with numbers from elsewhere.", options.check, check),
 }
 
 if __name__ == "__main__":

@@ -58,7 +58,14 @@ COORDINATES = {
 }
 LABEL = Kind(("example",), "any")  # coordinates called label_<name>
 ATTRIBUTES = ("schema", "method", "config", "backbone", "task", "split", "seed", "versions", "commit", "created")
-SAME = ("schema", "method", "config", "backbone", "task", "prompts")  # stores that differ here are not parts of one store
+SAME = (
+    "schema",
+    "method",
+    "config",
+    "backbone",
+    "task",
+    "prompts",
+)  # stores that differ here are not parts of one store
 
 _DTYPES = {"float": "f", "int": "iu", "bool": "b", "text": "UOT", "any": "fiubUOT"}
 _SENTENCES = {"float": "floating point", "int": "integer", "bool": "bool", "text": "text", "any": "text or numbers"}
