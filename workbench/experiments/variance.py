@@ -28,7 +28,8 @@ RATIO = "variance / gold variance"
 
 
 def gaussian(gold: np.ndarray, thoughts: np.ndarray) -> float:
-    return gaussian_kl(gold, thoughts, shrinkage=0.0)
+    """Its logarithm, since it runs over three orders of magnitude."""
+    return float(np.log10(gaussian_kl(gold, thoughts, shrinkage=0.0)))
 
 
 def nearest(gold: np.ndarray, thoughts: np.ndarray) -> float:
@@ -37,8 +38,8 @@ def nearest(gold: np.ndarray, thoughts: np.ndarray) -> float:
 
 
 DIVERGENCES: dict[str, tuple[Compared, bool]] = {  # with the means of both clouds removed, or as they are
-    "Gaussian KL, means removed (nats)": (gaussian, True),
-    "Gaussian KL (nats)": (gaussian, False),
+    "log10 of Gaussian KL, means removed": (gaussian, True),
+    "log10 of Gaussian KL": (gaussian, False),
     "kNN KL, means removed (nats)": (nearest, True),
     "kNN KL (nats)": (nearest, False),
 }
@@ -106,10 +107,11 @@ def _findings(table: pd.DataFrame, ratio: dict[float, float]) -> list[str]:
         falls = len(below) > 1 and all(after < before for before, after in pairwise(below))
         verdict = "falls at every step" if falls else "does not fall at every step"
         least = min(values, key=lambda factor: values[factor])
+        title = measure.removeprefix("log10 of ").removesuffix(" (nats)")
         found.append(
-            f"{measure.removesuffix(' (nats)')}: as the variance rises to that of the gold steps ({len(below)} "
-            f"points), it {verdict}; it is least at {ratio[least]:.2g} times the gold variance (spread {least:g}), "
-            f"where accuracy is {100 * right[least]:.1f} %."
+            f"{title}: as the variance rises to that of the gold steps ({len(below)} points), it {verdict}; it is "
+            f"least at {ratio[least]:.2g} times the gold variance (spread {least:g}), where accuracy is "
+            f"{100 * right[least]:.1f} %."
         )
     best = max(right, key=lambda factor: right[factor])
     found.append(
