@@ -11,7 +11,7 @@ from .grid import Cell, Done, Setting
 from .report import Report, against, correct, difference, points, statistic, sure, tabulate, where
 
 METRICS = ("feature-kl", "cosine", "vocabulary-kl")
-WEIGHTS = (0.1, 1.0)
+WEIGHTS = (0.01, 0.1, 1.0)
 MEASURES = {
     "accuracy": correct(),
     "relative spread": statistic("relative_spread"),
