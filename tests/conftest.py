@@ -17,7 +17,15 @@ from jaxtyping import install_import_hook
 install_import_hook(["workbench.backbone", "workbench.decoding", "workbench.methods"], "beartype.beartype")
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.utils import logging
 
 from workbench.backbone import Backbone
@@ -52,6 +60,22 @@ def tiny(tiny_folder: Callable[..., Path]) -> Callable[..., Backbone]:
         return Backbone.load(str(tiny_folder(family, chat)))
 
     return load
+
+
+@pytest.fixture(scope="session")
+def assistant(tiny_folder: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a language model of another family, width (16) and vocabulary than the backbone."""
+    folder = tmp_path_factory.mktemp("assistant")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_folder("qwen3", chat=True))
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        config = LlamaConfig(**shape, vocab_size=len(tokenizer), initializer_range=0.3, max_position_embeddings=512)
+        model = LlamaForCausalLM(config)
+        model.model.norm.weight.data.mul_(3)  # states of another size than the embeddings
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def save_tiny(path: Path, family: Family = "qwen3", chat: bool = False) -> Path:

@@ -2,7 +2,7 @@
 
 Orders (JSON): "settings" of TrainConfig; "pause", seconds per step, so that there is a middle to interrupt;
 "stop", a step at which the last process alone gets a Ctrl-C, after which all of them resume. Each checkpoint is a line
-on stdout, and so is what was sharded.
+on stdout, and so are each file of weights and what was sharded.
 """
 
 import json
@@ -18,7 +18,7 @@ from accelerate.utils import DistributedType
 from mean_read import MeanRead
 from torch.distributed.fsdp import FSDPModule
 
-from workbench import launch, train  # noqa: F401  (the module behind `loop`)
+from workbench import launch, runs, train  # noqa: F401  (the module behind `loop`)
 from workbench.backbone import Backbone
 from workbench.plan import TrainConfig
 from workbench.tasks import load_task
@@ -50,7 +50,11 @@ def main(path: str, folder: Path, orders: dict) -> None:
         print(f"checkpoint of step {content['step']} by process {os.environ['RANK']}", flush=True)
         save(content, path)
 
-    loop._Run.step, torch.save = step, told
+    def wrote(method, *given, write=runs.save_weights, **named):
+        print(f"weights of step {method.training_step} by process {os.environ['RANK']}", flush=True)
+        return write(method, *given, **named)
+
+    loop._Run.step, torch.save, runs.save_weights = step, told, wrote
     config, task, method = TrainConfig(**orders["settings"]), load_task("arith-shift"), MeanRead(Backbone.load(path))
     try:
         loop.train(method, task, config, folder)

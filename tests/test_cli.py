@@ -173,7 +173,7 @@ def test_figures_of_stores_and_runs_of_one_name(made, trained, tmp_path, capsys)
     for name, pair in (("losses", (trained, other)), ("accuracy", (made, twin))):
         drawn = json.dumps(sidecars[name]["figure"])
         assert all(str(path) in drawn for path in pair)
-    sidecar = ["--sidecar", str(tmp_path / "figures" / "losses.json")]
+    sidecar = ["--from", str(tmp_path / "figures" / "losses.json")]
     assert main(["figures", *sidecar, "--formats", "[html]", "--out", str(tmp_path / "again")]) == 0
     first, second = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("figures", "again"))
     assert first["figure"]["data"] == second["figure"]["data"]
@@ -261,7 +261,7 @@ MISTAKES = {
     "old store drawn": ("figures BROKEN/old.nc --out OUT", r"schema 'workbench-store-0' and this workbench reads"),
     "no metrics": ("figures --runs BROKEN --out OUT", r"no file at .*metrics\.jsonl"),
     "nothing to draw": ("figures --out OUT", r"nothing to draw; give stores"),
-    "no sidecar": ("figures --sidecar /nowhere.json --out OUT", r"no sidecar at '/nowhere\.json'"),
+    "no sidecar": ("figures --from /nowhere.json --out OUT", r"no sidecar at '/nowhere\.json'"),
     "seeds": ("pretrain --seeds [] --out OUT/a", r"no seeds given; give at least one$"),
 }
 ON_A_MODEL = {

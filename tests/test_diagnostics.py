@@ -14,8 +14,15 @@ from workbench import store as stores_module
     [
         (lambda: d.describe(synthetic_store(), path=1), "path 1 of a store with 1 paths"),
         (lambda: d.describe(synthetic_store(examples=1)), "give at least 2 examples"),
-        (lambda: d.positive_steps(synthetic_store(reasoning=0)), "this store holds no 'similarity_answer': collect it"),
-        (lambda: d.positive_steps(synthetic_store(), by="gold"), "similarity to 'gold'"),  # pyright: ignore
+        (
+            lambda: d.describe(synthetic_store(), by="label_x"),
+            "no label 'label_x' in this store: it has correct, gold, ",
+        ),
+        (
+            lambda: d.describe(synthetic_store(), level=2),
+            "level 2: give a confidence level between 0 and 1, such as 0.95",
+        ),
+        (lambda: d.describe({}), "no stores: give at least one"),
     ],
 )
 def test_one_clear_sentence(call, message):
@@ -46,6 +53,8 @@ def test_describe_agrees_with_the_functions():
         assert found["cosine", str(s)] == pytest.approx(d.mean_cosine(step))
         for name in ("anisotropy", "active_units", "neighbour_ratio", "intrinsic_dimension"):
             assert found[name, str(s)] == pytest.approx(getattr(d, name)(step)), name
+        assert found["total_spread", str(s)] == pytest.approx(d.spread(step, total=True))
+        assert found["centred_cosine", str(s)] == pytest.approx(d.mean_cosine(step, centred=True))
         assert found["norm_ratio", str(s)] == pytest.approx(d.norm_ratio(step, store["reference"].values))
     for name, value in d.probe(x, mask).items():
         assert name == "rms" or found[name, "all"] == pytest.approx(value), name
@@ -62,8 +71,97 @@ def test_describe_agrees_with_the_functions():
     # 30 x 2 x 3 thoughts, 20 of them masked: 29 of 159 degrees of freedom
     assert meaning == "of the variance: questions differ, alike in all steps (noise: 0.18)"
     bounded = table.dropna(subset="low")
-    assert set(bounded["statistic"]) == {"spread", "relative_spread", "slot_cosine", "slot_softmax_kl", "norm_ratio"}
+    assert set(table["statistic"]) - set(bounded["statistic"]) == {"active_units", "verdict"}
     assert ((bounded["low"] < bounded["value"]) & (bounded["value"] < bounded["high"])).all()
+    quick = d.describe(store, path=1, level=None)
+    assert quick["low"].isna().all()
+    same = [name for name in table if name not in ("low", "high")]
+    pd.testing.assert_frame_equal(quick[same], table[same])
+
+
+def test_intervals_of_what_is_no_mean_leave_groups_out():
+    store = synthetic_store(60, 1, 2, 8)
+    table = d.describe(store, level=0.9).set_index(["statistic", "step"])
+    x = store["thought"].values[:, 0].astype(float)
+    for name in ("effective_rank", "participation_ratio", "anisotropy", "neighbour_ratio", "intrinsic_dimension"):
+        expected = d.jackknife(getattr(d, name), x[:, 1], level=0.9, groups=10)
+        assert tuple(table.loc[(name, "1"), ["low", "high"]]) == pytest.approx((expected.low, expected.high)), name
+
+    def over_steps(clouds):
+        return float(np.mean([d.mean_cosine(clouds[:, s]) for s in range(2)]))
+
+    expected = d.jackknife(over_steps, x, level=0.9, groups=10)
+    assert tuple(table.loc[("cosine", "all"), ["low", "high"]]) == pytest.approx((expected.low, expected.high))
+    expected = d.jackknife(lambda part: d.variance_parts(part)["question"].share, x[:, None], level=0.9, groups=10)
+    assert tuple(table.loc[("variance_question", "all"), ["low", "high"]]) == pytest.approx(
+        (expected.low, expected.high)
+    )
+    few = d.describe(synthetic_store(19, 1, 2, 8)).set_index("statistic")
+    assert few.loc["cosine", "low"].isna().all()
+    assert few.loc["spread", "low"].notna().all()
+
+
+def test_describe_by_group_is_that_of_its_questions():
+    store = synthetic_store(40, 2, 2, 8)
+    for by, values in (("label_operations", store["label_operations"].values), ("gold", store["gold"].values)):
+        table = d.describe(store, path=1, by=by, level=None)
+        counts = pd.Series(values).value_counts()
+        assert set(table[by]) == set(counts[counts > 1].index)
+        for value in counts[counts > 1].index[:3]:
+            alone = d.describe(store.isel(example=np.flatnonzero(values == value)), path=1, level=None)
+            part = table[table[by] == value].drop(columns=by).reset_index(drop=True)
+            pd.testing.assert_frame_equal(part, alone)
+    assert list(d.describe(store, by="correct", level=None))[:3] == ["correct", "statistic", "step"]
+    paths = d.describe(store, by="path", level=None)
+    alone = d.describe(store.isel(path=[1]), level=None)
+    pd.testing.assert_frame_equal(paths[paths["path"] == 1].drop(columns="path").reset_index(drop=True), alone)
+    unique = store.assign_coords(label_own=("example", np.arange(40)))
+    with pytest.raises(ValueError, match="no two questions have the same 'label_own': give a label that questions"):
+        d.describe(unique, by="label_own")
+
+
+def test_describe_several_stores_and_with_other_thresholds():
+    stores = {0: synthetic_store(), 10: synthetic_store(seed=1), 20: synthetic_store(steps=0)}
+    table = d.describe(stores)
+    assert set(table["store"]) == {0, 10}  # the last has no thoughts
+    alone = d.describe(stores[10])
+    pd.testing.assert_frame_equal(table[table["store"] == 10].drop(columns="store").reset_index(drop=True), alone)
+    both = d.describe(stores, by="label_shift", level=None)
+    assert list(both)[:3] == ["store", "label_shift", "statistic"]
+    strict = d.describe(stores[0], thresholds=d.Thresholds(low_spread=0.9)).set_index("statistic").loc["verdict"]
+    assert strict["value"] == 1
+    assert strict["meaning"].endswith("is below 0.9")
+
+
+def test_tables_that_are_drawn():
+    stores = {"a": synthetic_store(30, 2, 3, 8, masked=True), "b": synthetic_store(30, 2, 3, 8, seed=1)}
+    x, mask = stores["a"]["thought"].values[:, 0].astype(float), stores["a"]["mask"].values[:, 0]
+    spectrum = d.spectrum_table(stores).set_index(["store", "step"])
+    last = spectrum.loc[("a", "2")]
+    assert last["eigenvalue"].to_numpy() == pytest.approx(d.covariance_eigenvalues(x[mask[:, 2], 2]))
+    assert last["cumulative"].to_numpy() == pytest.approx(last["eigenvalue"].cumsum() / last["eigenvalue"].sum())
+    assert last["direction"].tolist() == list(range(1, 9))
+    assert last["relative"].sum() == pytest.approx(d.relative_spread(x[mask[:, 2], 2]))
+    assert set(last["n"]) == {20}
+    features = d.feature_table(stores).set_index(["store", "step"]).loc[("a", "2")]
+    assert features["variance"].to_numpy() == pytest.approx(d.feature_variances(x[mask[:, 2], 2]))
+    parts = d.variance_table(stores)
+    assert parts.groupby("store")["share"].sum().tolist() == pytest.approx([1, 1])
+    expected = d.variance_parts(stores["b"]["thought"].values, stores["b"]["mask"].values)
+    for _, row in parts[parts["store"] == "b"].iterrows():
+        assert (row["value"], row["share"], row["chance"]) == expected[row["part"]][:3]
+    assert set(d.variance_table(stores["a"])["store"]) == {"lta_thinker"}
+    assert set(parts.loc[parts["store"] == "a", "n"]) == {30 * 2 * 3 - 10 * 2}
+    whole = d.variance_table(stores, of="square")
+    assert whole.groupby("store")["share"].sum().tolist() == pytest.approx([1, 1])
+    kept = whole.set_index(["store", "part"])
+    every = stores["a"]["thought"].values[stores["a"]["mask"].values].astype(float)
+    constant = np.square(every.mean(0)).mean()
+    assert kept.loc[("a", "constant"), "value"] == pytest.approx(constant)
+    assert kept.loc[("a", "constant"), "share"] == pytest.approx(constant / np.square(every).mean())
+    assert kept.loc[("a", "slot"), "value"] == parts.set_index(["store", "part"]).loc[("a", "slot"), "value"]
+    with pytest.raises(ValueError, match="shares of the 'mean': use 'variance' or 'square'"):
+        d.variance_table(stores, of="mean")  # pyright: ignore[reportArgumentType]
 
 
 def test_intervals_of_describe_are_those_of_a_mean():
@@ -94,23 +192,8 @@ def test_describe_copes_with_every_kind_of_store():
     assert np.isnan(found["intrinsic_dimension", "all"])
     assert found["neighbour_ratio", "all"] == found["variance_question", "all"] == 0
     store = synthetic_store(masked=True)
-    turned = d.describe(store.transpose(*reversed(stores_module.DIMENSIONS)))
+    turned = d.describe(store.transpose(*reversed(stores_module.DIMENSIONS), missing_dims="ignore"))
     pd.testing.assert_frame_equal(turned, d.describe(store))
-
-
-def test_positive_steps_of_a_store():
-    store = synthetic_store(20)
-    table = d.positive_steps(store)
-    assert list(table["example"]) == list(store["example"].values)
-    expected = np.nanargmax(store["similarity_answer"].values, axis=1)
-    assert table["chosen"].tolist() == expected.tolist()
-    assert table["text"].tolist() == [f"{k} + 1 = {k + 1}" for k in expected]
-    assert table["agrees"].isna().tolist() == [True] + [False] * 19  # the first has no known critical step
-    assert table["agrees"].iloc[1:].all()
-    question = d.positive_steps(store.transpose("reasoning", ...), by="question")
-    assert question["chosen"].tolist() == np.nanargmax(store["similarity_question"].values, axis=1).tolist()
-    assert question["agrees"].mean() < 1
-    assert "agrees" not in d.positive_steps(store.drop_vars("label_critical_step"))
 
 
 # --------------------------------------------------------------------------------------- stores beside each other

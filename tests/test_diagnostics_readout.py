@@ -1,5 +1,7 @@
 """Read-outs against hand-computed numbers, plain restatements and full sorts."""
 
+from itertools import combinations, permutations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -203,6 +205,7 @@ def test_match_steps():
         (lambda: d.nearest_tokens(np.ones(3), np.ones((4, 2))), r"vectors \(3,\) and table \(4, 2\): give"),
         (lambda: d.nearest_tokens(np.ones(2), np.ones((4, 2))), "k = 5 of 4 tokens: give k from 1 to 4"),
         (lambda: d.nearest_tokens([np.nan, 1], np.ones((4, 2)), 1), "vectors holds NaN"),
+        (lambda: d.match_steps(np.ones((2, 3)), np.ones((2, 3)), "best"), "matching 'best': use 'greedy' or"),  # pyright: ignore
         (lambda: d.match_steps(np.ones(3), np.ones((2, 3))), r"thoughts \(3,\) and reference \(2, 3\)"),
     ],
 )
@@ -210,3 +213,33 @@ def test_one_clear_sentence(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_top_tokens_against_a_full_sort():
+    p = distributions(0, 3, 4, 11)
+    ids, found = d.top_tokens(p, 4)
+    np.testing.assert_array_equal(ids, np.argsort(-p, axis=-1, kind="stable")[..., :4])
+    np.testing.assert_allclose(found, -np.sort(-p, axis=-1)[..., :4])
+    assert d.top_tokens([0.25, 0.25, 0.5, 0], 3)[0].tolist() == [2, 0, 1]
+    with pytest.raises(ValueError, match="k = 5 of 4 tokens: give k from 1 to 4"):
+        d.top_tokens([0.25] * 4, 5)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 5))
+def test_optimal_matching_against_every_assignment(seed, thoughts, parts):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(thoughts, 3)), rng.normal(size=(parts, 3))
+    cosines = cosine_similarity(x, y)
+    few = min(thoughts, parts)
+    best = max(
+        sum(cosines[t, s] for t, s in zip(rows, columns, strict=True))
+        for rows in combinations(range(thoughts), few)
+        for columns in permutations(range(parts), few)
+    )
+    found = d.match_steps(x, y, "optimal")
+    taken = found[found >= 0]
+    assert len(taken) == len(set(taken.tolist())) == few
+    assert cosines[np.flatnonzero(found >= 0), taken].sum() == pytest.approx(best)
+    greedy = d.match_steps(x, y)
+    assert cosines[np.arange(len(greedy)), greedy].sum() <= best + 1e-12

@@ -31,6 +31,7 @@ ALLOWED = {
     "diagnostics": "",
     "scores": "",
     "projection": "files store",
+    "exports": "files projection",
     "runs": "config files backbone methods",
     "plan": "config methods",
     "checkpointing": "",
@@ -38,7 +39,8 @@ ALLOWED = {
     "train": "config files tasks backbone methods diagnostics runs plan checkpointing launch",
     "dry_run": "tasks backbone methods plan train",
     "changes": "config methods",
-    "collect": "tasks backbone methods store runs changes",
+    "lens": "tasks backbone methods diagnostics",
+    "collect": "tasks backbone methods store runs changes lens",
     "counter": "backbone tasks methods scores collect",
     "pretrain": "files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
@@ -48,8 +50,8 @@ ALLOWED = {
 }
 ALLOWED["options"] = "config decoding backbone tasks methods train counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
-ANALYSIS = ("store", "scores", "diagnostics", "projection", "figures", "widgets")
-LIVE = ("tasks", "decoding", "backbone", "methods", "train", "dry_run", "changes", "collect", "runs")
+ANALYSIS = ("store", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
+LIVE = ("tasks", "decoding", "backbone", "methods", "train", "dry_run", "changes", "lens", "collect", "runs")
 TORCH = {"torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers"}
 SCREEN = {"plotly", "ipywidgets", "anywidget", "umap", "jscatter", "kaleido"}
 

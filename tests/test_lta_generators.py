@@ -8,7 +8,6 @@ from conftest import random_model
 from lta_plain import same_losses
 from safetensors.torch import load_file
 from transformers import (
-    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen2Config,
@@ -24,22 +23,6 @@ from workbench.runs import load_method, save_weights
 from workbench.tasks import load_task
 
 WEIGHTS = {"alignment_weight": 0.3, "focus_weight": 0.2}
-
-
-@pytest.fixture(scope="module")
-def assistant(tiny_folder, tmp_path_factory):
-    """The folder of a language model of another family, width (16) and vocabulary than the backbone."""
-    folder = tmp_path_factory.mktemp("assistant")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_folder("qwen3", chat=True))
-    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        config = LlamaConfig(**shape, vocab_size=len(tokenizer), initializer_range=0.3, max_position_embeddings=512)
-        model = LlamaForCausalLM(config)
-        model.model.norm.weight.data.mul_(3)  # states of another size than the embeddings
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture

@@ -9,7 +9,11 @@ import torch
 from workbench.changes import shuffled
 from workbench.collect import collect
 from workbench.methods import METHODS, LatentMethod, Stage, Thoughts, build
+from workbench.methods.coconut import CoconutConfig
 from workbench.methods.lta_thinker import LTAThinkerConfig
+from workbench.methods.soft_thinking import SoftThinkingConfig
+from workbench.methods.softcot import SoftCoTConfig
+from workbench.methods.softcot_pp import SoftCoTPPConfig
 from workbench.store import check
 from workbench.tasks import load_task
 from workbench.train import TrainConfig, train
@@ -21,22 +25,33 @@ def task():
 
 
 VARIANTS = {
-    # as published but for the mean over a batch's tokens, which is no mean over examples
-    "reference": dataclasses.replace(LTAThinkerConfig.reference(), likelihood_mean="example"),
-    "linear": LTAThinkerConfig(generator="linear", positive="middle"),
-    "assistant": LTAThinkerConfig(generator="assistant", positive="last"),
-    "assistant-tokens": LTAThinkerConfig(generator="assistant", slots="token-ids", context="leaky"),
-    "positions": LTAThinkerConfig(positions=True, heads=4, alignment="cosine"),
-    "leaky-positions": LTAThinkerConfig(positions=True, context="leaky", step_vectors="turn-end", positive="random"),
-    "words": LTAThinkerConfig(alignment="vocabulary-kl", positive="oracle"),
-    "unaligned": LTAThinkerConfig(alignment="none", slots="token-ids", slot_start=9),
+    # references: as published but for the mean over a batch's tokens, which is no mean over examples
+    "lta-thinker reference": dataclasses.replace(LTAThinkerConfig.reference(), likelihood_mean="example"),
+    "lta-thinker linear": LTAThinkerConfig(generator="linear", positive="middle"),
+    "lta-thinker assistant": LTAThinkerConfig(generator="assistant", positive="last"),
+    "lta-thinker assistant-tokens": LTAThinkerConfig(generator="assistant", slots="token-ids", context="leaky"),
+    "lta-thinker positions": LTAThinkerConfig(positions=True, heads=4, alignment="cosine"),
+    "lta-thinker leaky-positions": LTAThinkerConfig(
+        positions=True, context="leaky", step_vectors="turn-end", positive="random"
+    ),
+    "lta-thinker words": LTAThinkerConfig(alignment="vocabulary-kl", positive="oracle"),
+    "lta-thinker unaligned": LTAThinkerConfig(alignment="none", slots="token-ids", slot_start=9),
+    "softcot reference": dataclasses.replace(SoftCoTConfig.reference(3), likelihood_mean="example"),
+    "softcot noise": SoftCoTConfig(noise=0.3),
+    "softcot-pp reference": dataclasses.replace(SoftCoTPPConfig.reference(3, 3), likelihood_mean="example"),
+    "soft-thinking": SoftThinkingConfig(max_thoughts=6),  # a random model seldom ends its thinking by itself
+    "soft-thinking reference": dataclasses.replace(SoftThinkingConfig.reference(), max_thoughts=6),
+    "soft-thinking gumbel": dataclasses.replace(SoftThinkingConfig.gumbel(), max_thoughts=6),
+    "coconut reference": dataclasses.replace(CoconutConfig.reference(), likelihood_mean="example"),
+    "coconut pause": CoconutConfig(feedback="pause", max_stage=1),
+    "coconut any stage": CoconutConfig(uniform_prob=0.5, state_scale="embedding"),
 }
 
 
-@pytest.fixture(params=[*sorted(METHODS), *(f"lta-thinker {name}" for name in VARIANTS)])
+@pytest.fixture(params=sorted({*METHODS, *VARIANTS}))
 def method(request, tiny):
-    name, _, variant = request.param.partition(" ")
-    return build(name, tiny(), VARIANTS.get(variant), seed=1).eval()
+    name = request.param.split()[0]
+    return build(name, tiny(), VARIANTS.get(request.param), seed=1).eval()
 
 
 @pytest.fixture
@@ -55,9 +70,13 @@ def test_thoughts_have_the_agreed_shape(method, prompts):
 
 
 def test_batch_mates_change_no_thought_and_no_loss(method, prompts):
-    together = method.think(prompts).vectors
-    alone = torch.cat([method.think([p]).vectors for p in prompts])
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    together = method.think(prompts)
+    for k, prompt in enumerate(prompts):
+        alone = method.think([prompt])
+        count = alone.mask.shape[2]
+        torch.testing.assert_close(together.vectors[k, :, :count], alone.vectors[0], atol=1e-5, rtol=1e-4)
+        assert torch.equal(together.mask[k, :, :count], alone.mask[0])
+        assert not together.mask[k, :, count:].any()
     if method.stages():
         whole = method.loss(prompts).total
         parts = torch.stack([method.loss([p]).total for p in prompts]).mean()
@@ -82,7 +101,7 @@ def test_gradients_reach_all_that_is_trainable_and_nothing_else(method, prompts)
         losses.total.backward()
     reached = {name for name, p in method.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached == trainable
-    assert not any(name.startswith("backbone.") for name in reached)
+    assert any(name.startswith("backbone.") for name in reached) == method.backbone.trains
 
 
 def test_what_it_sees_at_test_time_holds_no_answer(method, task, prompts):

@@ -16,8 +16,10 @@ SMALL = "SEEDS = [0]\nQUESTIONS = 4\nEXAMPLES = 16\nEPOCHS = 1\nOUT = {out!r}"
 SEEN = {  # what a reader must have seen in the end, besides no error
     "00_tour": ("own thoughts", "relative_spread", "right answer:"),
     "01_train": ("⚠", "focus loss is the constant log S", "reference: collapsed", "largest difference: 0.0"),
+    "02_collapse": ("default: healthy", "weight 1: collapsed at steps 0, 25, 50", "published: collapsed: thoughts do"),
+    "03_positive_steps": ("critical", ", more than without focus: "),
 }
-FIGURES = {"00_tour": 5, "01_train": 8}
+FIGURES = {"00_tour": 5, "01_train": 8, "02_collapse": 9, "03_positive_steps": 8}
 FIGURES |= {"loss_ablation": 2, "thought_count": 4, "scaling": 2, "variance": 2, "alignment": 2}
 FIGURES |= {"positive_step": 4, "transfer": 4}  # half of them shipped, half made by the notebook
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])

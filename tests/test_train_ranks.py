@@ -57,13 +57,19 @@ def assert_same_runs(alone: Path, together: Path) -> None:
 @pytest.mark.parametrize("environment", [{}, SHARDED], ids=["whole", "sharded"])
 def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
     """And when one of them is interrupted they stop together, save once and go on."""
-    settings = {**TRAINS, "save_every": 3, "probe_every": 3}
+    settings = {**TRAINS, "save_every": 3, "probe_every": 3, "snapshot_every": 5}
     run(tiny(), tmp_path / "one", **settings)
     said = finished(start(tiny_folder(), tmp_path / "two", {"settings": settings, "stop": 5}, environment))
     assert_same_runs(tmp_path / "one", tmp_path / "two")
+    for step in (0, 5, 8):
+        kept = f"snapshots/step{step:06d}.safetensors"
+        one, two = (load_file(tmp_path / name / kept) for name in ("one", "two"))
+        for name, value in one.items():
+            torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)
     assert json.loads((tmp_path / "two" / "result.json").read_text())["world_size"] == 2
+    written = "weights 0, checkpoint 3, checkpoint 5, weights 5, checkpoint 6, checkpoint 8, weights 8, weights 8"
     assert [line for line in said.splitlines() if "by process" in line] == [
-        f"checkpoint of step {step} by process 0" for step in (3, 5, 6, 8)
+        "{} of step {} by process 0".format(*file.split()) for file in written.split(", ")
     ]
     assert said.count("stopped after step 5 of 8") == 2
     assert "launched with 2 processes again" in said

@@ -9,7 +9,7 @@
     wb.describe(store)
 
 The names below load their modules on first use, so importing the package costs nothing and the analysis side (stores,
-scores, diagnostics, projection, figures) never loads torch.
+scores, diagnostics, projection, exports, figures) never loads torch.
 """
 
 import sys
@@ -36,17 +36,21 @@ _HOME = {
     "shuffled": "changes",
     "load_method": "runs",
     "read_metrics": "runs",
+    "snapshot_steps": "runs",
     "start_training": "runs",
     "Setting": "experiments",
     "experiment": "experiments",
     "shipped_report": "experiments",
     "watch": "widgets",
     "describe": "diagnostics",
+    "divergence_table": "diagnostics",
+    "drift_table": "diagnostics",
+    "information_table": "diagnostics",
     "accuracy_table": "scores",
     "compare": "scores",
     "project": "projection",
 }
-_MODULES = ("diagnostics", "figures", "projection", "runs", "scores", "store", "widgets")
+_MODULES = ("diagnostics", "exports", "figures", "projection", "runs", "scores", "store", "widgets")
 
 __all__ = sorted([*_HOME, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -100,7 +100,8 @@ def _method_and_task(given: Namespace) -> tuple[Any, Any]:
         about = read_config(given.run)
         known = about if given.task in (None, about["task"]) else {}
         data, prompts = (getattr(given, name) or known.get(name) for name in ("data", "prompts"))
-        method, task = load_method(given.run), load_task(given.task or about["task"], data, given.parse, prompts)
+        method = load_method(given.run, step=given.step)
+        task = load_task(given.task or about["task"], data, given.parse, prompts)
     _say_prompts(task)
     return method, task
 
@@ -182,12 +183,14 @@ def collect(given: Namespace) -> None:
         method, task, task.examples(given.split, given.count), split=given.split,
         decoding=_decoding(given, method),
         paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
-        change=given.change,
+        change=given.change, readout=given.readout,
     )  # fmt: skip
     store.save(found, given.out)
     interval = accuracy(found)
     low, mean, high = (f"{100 * value:.1f}" for value in (interval.low, interval.mean, interval.high))
     print(f"{given.out}: {interval.n} questions, {mean} % right [{low}, {high}]")
+    if found.attrs["remark"]:
+        print(found.attrs["remark"])
     spent = cost(found)
     capped, unread = (f"{spent[name]} ({100 * spent[f'{name}_share']:.1f} %)" for name in ("capped", "unread"))
     print(
@@ -248,8 +251,9 @@ def figures(given: Namespace) -> None:
         for path in figures.write_gallery(given.out, tuple(given.formats)):
             print(path)
         return
-    if given.sidecar is not None:
-        drawn = {given.sidecar.stem: figures.redraw(given.sidecar)}
+    sidecar = given["from"]
+    if sidecar is not None:
+        drawn = {sidecar.stem: figures.redraw(sidecar)}
     elif given.stores or given.runs:
         stores = {name: store.load(path) for name, path in _named(given.stores).items()}
         drawn = {}
@@ -266,11 +270,28 @@ def figures(given: Namespace) -> None:
                 "collapse": figures.collapse_by_step(metrics),
             }
     else:
-        raise ValueError("nothing to draw; give stores (.nc), --runs folders, --sidecar figure.json, or --gallery")
+        raise ValueError("nothing to draw; give stores (.nc), --runs folders, --from figure.json, or --gallery")
     source = {"stores": [str(path) for path in given.stores], "runs": [str(run) for run in given.runs]}
+    if sidecar is not None:  # redrawing changes nothing about where the numbers come from
+        source = json.loads(sidecar.read_text(encoding="utf-8"))["source"]
     for name, figure in drawn.items():
         for path in figures.save(figure, name, given.out, source, tuple(given.formats)):
             print(path)
+
+
+def export(given: Namespace) -> None:
+    from . import exports, store
+    from .projection import project
+
+    stores = {name: store.load(path) for name, path in _named(given.stores).items()}
+    if given.what == "tsv":
+        paths = exports.write_projector(stores, given.out)
+    elif given.what == "parquet":
+        paths = [exports.write_parquet(project(stores, given.how), given.out / "thoughts.parquet")]
+    else:
+        paths = [exports.write_csv(project(stores, given.how), given.out / "thoughts.csv")]
+    for path in paths:
+        print(path)
 
 
 def experiment(given: Namespace) -> None:
@@ -326,6 +347,9 @@ COMMANDS = {
     "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, score),
     "figures": Command(
         "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, figures
+    ),
+    "export": Command(
+        "Write thoughts and labels for other programs: TensorBoard's projector, parquet, CSV.", options.export, export
     ),
     "experiment": Command(
         "Run a grid of trainings that answers one question, with intervals and figures.",

@@ -22,12 +22,13 @@ from .decoding import Decoding, named, pick, uniforms
 
 SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
 SLOT = "\ue000"  # stands for the thoughts in a message; a private-use character no text contains
-# Marks around the slot, by what the tokenizer knows: ours, Qwen3, Qwen2.5, Llama 3.
+# Marks around the slot, by what the tokenizer knows: ours, Qwen3, Qwen2.5, Llama 3, those that Coconut adds.
 MARKS = (
     ("<bot>", "<eot>"),
     ("<think>", "</think>"),
     ("<|box_start|>", "<|box_end|>"),
     ("<|reserved_special_token_0|>", "<|reserved_special_token_1|>"),
+    ("<|start-latent|>", "<|end-latent|>"),
 )
 # Family -> how the model's type starts, and a token its chats have (the shipped backbone is a Qwen3 without chats).
 FAMILIES = {"qwen3": ("qwen3", "<|im_end|>"), "qwen2.5": ("qwen2", "<|im_end|>"), "llama": ("llama", "<|eot_id|>")}
@@ -207,22 +208,22 @@ class Backbone(nn.Module):
         ids = self._tokenized(self._anchor + text)[1:] if self._anchor else self._tokenized(text)
         return torch.tensor(ids, dtype=torch.long)
 
-    def chat(self, message: str) -> str:
+    def chat(self, message: str, thinking: bool = False) -> str:
         """A user's message as the model reads it, up to where its reply starts.
 
-        By the chat template (thinking off, date pinned so that inputs do not change overnight) or, without one, the
-        plain message after the begin-of-text token.
+        By the chat template (its switch for thinking set, date pinned so that inputs do not change overnight) or,
+        without one, the plain message after the begin-of-text token.
         """
         if not self.tokenizer.chat_template:
             return (self.tokenizer.bos_token or "") + message
-        return self._rendered([{"role": "user", "content": message}], reply=True)
+        return self._rendered([{"role": "user", "content": message}], reply=True, thinking=thinking)
 
-    def _rendered(self, turns: list[dict[str, str]], reply: bool) -> str:
+    def _rendered(self, turns: list[dict[str, str]], reply: bool, thinking: bool = False) -> str:
         """A conversation as text; with `reply`, the header of the next one is there."""
         try:
             return self.tokenizer.apply_chat_template(
                 turns, chat_template=CLOCK + self.tokenizer.get_chat_template(), tokenize=False,
-                add_generation_prompt=reply, enable_thinking=False, date_string="26 Jul 2024",
+                add_generation_prompt=reply, enable_thinking=thinking, date_string="26 Jul 2024",
             )  # fmt: skip
         except (TemplateError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
@@ -252,6 +253,16 @@ class Backbone(nn.Module):
         begin, end = self.marks
         return torch.tensor(self._tokenized(parts[0] + begin), dtype=torch.long), self.ids(end + parts[1])
 
+    def in_reply(self, message: str, reply: str = "", marks: bool = True) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
+        """Ids before and after a slot that opens the reply to a user message, with the slot's marks unless told not to.
+
+        `reply` is what follows the slot. A begin mark that the chat template writes itself is not written twice.
+        """
+        text, (begin, end) = self.chat(message, thinking=marks), self.marks if marks else ("", "")
+        opened = bool(begin) and text.rstrip().endswith(begin)
+        before = torch.tensor(self._tokenized(text if opened else text + begin), dtype=torch.long)
+        return before, self.ids(end + (reply or "\n" * (not self.tokenizer.chat_template)))
+
     # -- arithmetic --------------------------------------------------------------------------------------------------
 
     def embed(self, ids: Int[Tensor, "*_"]) -> Float[Tensor, "*_ feature"]:
@@ -272,7 +283,8 @@ class Backbone(nn.Module):
 
         `mask` covers cached and new positions: 2-D marks the real ones (attention stays causal, padding may stand
         anywhere), 4-D says who reads whom and then `positions` must be given. With `logits_at` (columns of the new
-        positions) there are logits, and states if `hidden`; without it only states.
+        positions) there are logits, and states if `hidden`; without it only states. States are those of the last layer:
+        the others' are not kept.
         """
         cache = DynamicCache(config=self.model.config) if cache is None else cache
         if mask.ndim == 2:
@@ -294,8 +306,13 @@ class Backbone(nn.Module):
         if logits_at is None:
             out = self.model.base_model(**arguments)
             return Output(out.last_hidden_state, None, cache)
-        out = self.model(**arguments, logits_to_keep=logits_at, output_hidden_states=hidden)
-        return Output(out.hidden_states[-1] if hidden else None, out.logits, cache)
+        kept: list[Tensor] = []
+        hook = self.model.base_model.register_forward_hook(lambda _, __, found: kept.append(found.last_hidden_state))
+        try:
+            out = self.model(**arguments, logits_to_keep=logits_at)
+        finally:
+            hook.remove()
+        return Output(kept[0] if hidden else None, out.logits, cache)
 
     def read_out(self, vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ vocabulary"]:
         """Logits of the words that vectors would be written as, in float32: final norm, then output head.

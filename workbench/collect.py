@@ -13,9 +13,12 @@ import yaml
 from tqdm import tqdm
 
 from . import runs, store
-from .backbone import Completion, Decoding
+from .backbone import Backbone, Completion, Decoding
 from .changes import Change, change_named
+from .lens import words
 from .methods import LatentMethod, Prompt, Thoughts
+from .methods.base import Mixture
+from .methods.mixtures import mixed
 from .tasks import Example, Task
 
 REFERENCE_ROWS = 1024  # token embeddings kept beside the thoughts, to measure them against
@@ -34,12 +37,14 @@ def collect(
     batch_size: int = 128,
     seed: int = 0,
     change: str | Change | None = None,
+    readout: int = 0,
 ) -> xr.Dataset:
     """The store of `method` on `examples`: `paths` thoughts per question, `draws` answers per thought.
 
     `change` turns the thoughts of all examples into others before they are answered with and stored: a name or a
     function of `changes`, e.g. "shuffled", "noised:0.5". `decoding` is greedy unless given; without its own length it
-    takes the task's `answer_tokens`. Nothing depends on `batch_size` beyond rounding.
+    takes the task's `answer_tokens`. `readout`: how many of the words that a thought is read as are kept, by logit lens
+    and by nearest embedding (see `lens`). Nothing depends on `batch_size` beyond rounding.
     """
     if not examples:
         raise ValueError("no examples to collect; give at least one")
@@ -60,13 +65,17 @@ def collect(
         batch = [prompts[i] for i in places]
         found, near = method.think(batch, paths=paths), method.step_similarities(batch)
         for k, place in enumerate(places):
-            thoughts[place] = _one(found, k)
+            thoughts[place] = _one(found, k, whole=change is not None or readout > 0)
             similar[place] = {name: value[k].cpu() for name, value in near.items()}
     if change is not None:
         thoughts = (change_named(change) if isinstance(change, str) else change)(thoughts)
+    read: dict[str, np.ndarray] = {}
+    if readout:
+        vectors, there = _stack([t.vectors for t in thoughts], 0.0), _stack([t.mask for t in thoughts], False)
+        read = words(method.backbone, vectors, there, readout)
     bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", delay=2)  # seconds; none if faster
     for places in batches:
-        batch = _together([thoughts[i] for i in places], method.backbone.device)
+        batch = _together([thoughts[i] for i in places], method.backbone)
         written = method.answer([prompts[i] for i in places], batch, decoding, draws=draws, seed=seed)
         for place, found in zip(places, written, strict=True):
             answers[place] = found
@@ -80,30 +89,44 @@ def collect(
         "prompts": task.prompts.name if task.prompts else "",
         "batch_size": batch_size,
         "changed": change if isinstance(change, str) else getattr(change, "__name__", repr(change) if change else ""),
+        "remark": method.remark(thoughts),
         "seconds": time.time() - started,
     }
     steps = [_step_vectors(method, prompt) for prompt in prompts]
-    return _dataset(method, task, examples, thoughts, similar, steps, answers, attrs)
+    return _dataset(method, task, examples, thoughts, read, similar, steps, answers, attrs)
 
 
 def _empty() -> Thoughts:
     return Thoughts(torch.zeros(1, 1, 0, 1), torch.zeros(1, 1, 0, dtype=torch.bool))
 
 
-def _one(thoughts: Thoughts, k: int) -> Thoughts:
-    """The thoughts of one example of a batch, on the CPU."""
-    tokens = None if thoughts.tokens is None else thoughts.tokens[k : k + 1].cpu()
-    signals = {name: value[k : k + 1].float().cpu() for name, value in thoughts.signals.items()}
-    return Thoughts(thoughts.vectors[k : k + 1].float().cpu(), thoughts.mask[k : k + 1].cpu(), tokens, signals)
+def _one(thoughts: Thoughts, k: int, whole: bool) -> Thoughts:
+    """The thoughts of one example of a batch, on the CPU; mixtures stand for their vectors unless `whole`."""
+
+    def own(value: torch.Tensor) -> torch.Tensor:
+        return value[k : k + 1].cpu()
+
+    mixture = thoughts.mixture and Mixture(own(thoughts.mixture.tokens), own(thoughts.mixture.weights))
+    vectors = thoughts.vectors if mixture is None or whole else thoughts.vectors[..., :0]
+    tokens = None if thoughts.tokens is None else own(thoughts.tokens)
+    signals = {name: own(value).float() for name, value in thoughts.signals.items()}
+    return Thoughts(own(vectors).float(), own(thoughts.mask), tokens, signals, mixture)
 
 
-def _together(thoughts: Sequence[Thoughts], device: torch.device) -> Thoughts:
+def _together(thoughts: Sequence[Thoughts], backbone: Backbone) -> Thoughts:
     """Single-example thoughts as one batch; fewer steps are padded (mask false)."""
 
     def stack(parts: Sequence[torch.Tensor], fill: Any) -> torch.Tensor:
-        return torch.from_numpy(_stack(parts, fill)).to(device)
+        return torch.from_numpy(_stack(parts, fill)).to(backbone.device)
 
-    return Thoughts(stack([t.vectors for t in thoughts], 0.0), stack([t.mask for t in thoughts], False))
+    mixtures = [t.mixture for t in thoughts if t.mixture is not None]
+    tokens = [t.tokens for t in thoughts if t.tokens is not None]
+    if len(mixtures) == len(thoughts):
+        vectors = mixed(backbone, stack([m.tokens for m in mixtures], -1), stack([m.weights for m in mixtures], 0.0))
+    else:
+        vectors = stack([t.vectors for t in thoughts], 0.0)
+    mask = stack([t.mask for t in thoughts], False)
+    return Thoughts(vectors, mask, stack(tokens, -1) if len(tokens) == len(thoughts) else None)
 
 
 def _dataset(
@@ -111,6 +134,7 @@ def _dataset(
     task: Task,
     examples: Sequence[Example],
     thoughts: Sequence[Thoughts],
+    read: dict[str, np.ndarray],
     similar: Sequence[dict[str, torch.Tensor]],
     steps: Sequence[torch.Tensor],
     answers: Sequence[list[list[Completion]]],
@@ -128,7 +152,7 @@ def _dataset(
         for found, example in zip(predictions, examples, strict=True)
     ]
     data: dict[str, Any] = {
-        "thought": ((*step, "feature"), _stack([t.vectors for t in thoughts], 0.0)),
+        **_vectors(thoughts),
         "mask": (step, _stack([t.mask for t in thoughts], False)),
         "text": (draw, each(lambda c: c.text, str)),
         "prediction": (
@@ -143,6 +167,7 @@ def _dataset(
         data["token"] = (step, _stack([t.tokens for t in thoughts if t.tokens is not None], -1))
     for name in thoughts[0].signals:
         data[f"signal_{name}"] = (step, _stack([t.signals[name] for t in thoughts], np.nan))
+    data |= {name: (store.VARIABLES.get(name, store.SIGNAL).dims, values) for name, values in read.items()}
     for name in similar[0]:
         data[f"similarity_{name}"] = (("example", "reasoning"), _stack([row[name][None] for row in similar], np.nan))
     width = max(len(example.steps) for example in examples)
@@ -158,6 +183,8 @@ def _dataset(
     }
     for name in examples[0].labels:
         coords[f"label_{name}"] = ("example", np.array([e.labels[name] for e in examples]))
+    if method.training_step is not None:
+        attrs = attrs | {"training_step": method.training_step}
     about = runs.describe_method(method)
     origin = runs.provenance()
     required = {
@@ -170,9 +197,30 @@ def _dataset(
         "commit": origin["commit"],
         "created": origin["created"],
     }
+    if "mixture_token" in data:
+        coords |= _mixed_words(method, data["mixture_token"][1])
     dataset = xr.Dataset(data, coords, required | attrs)
+    dataset = store.mixed(dataset) if "mixture_token" in data else dataset
     store.check(dataset)
     return dataset
+
+
+def _vectors(thoughts: Sequence[Thoughts]) -> dict[str, Any]:
+    """The thoughts, or where they are all mixtures what is mixed."""
+    mixtures = [t.mixture for t in thoughts if t.mixture is not None]
+    if len(mixtures) < len(thoughts):
+        return {"thought": ((*store.STEP, "feature"), _stack([t.vectors for t in thoughts], 0.0))}
+    return {
+        "mixture_token": (store.COMPONENT, _stack([m.tokens for m in mixtures], -1)),
+        "mixture_weight": (store.COMPONENT, _stack([m.weights.float() for m in mixtures], 0.0)),
+    }
+
+
+def _mixed_words(method: LatentMethod, tokens: np.ndarray) -> dict[str, Any]:
+    """The tokens that are mixed anywhere and their embeddings."""
+    used = np.unique(tokens[tokens >= 0])
+    rows = method.backbone.embed(torch.from_numpy(used)).float().cpu().numpy()
+    return {"vocabulary": used, "embedding": (("vocabulary", "feature"), rows)}
 
 
 def _stack(parts: Sequence[torch.Tensor], fill: Any) -> np.ndarray:

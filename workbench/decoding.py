@@ -126,13 +126,22 @@ def pick(
     if chance is None:
         return logits.argmax(-1)
     probability, order = (logits / decoding.temperature).softmax(-1).sort(descending=True, stable=True)
+    kept, total = nucleus(probability, decoding), probability.cumsum(-1)
+    target = chance[:, None] * total.gather(-1, kept - 1)
+    return order.gather(-1, torch.searchsorted(total, target).clamp(max=kept - 1))[:, 0]
+
+
+def nucleus(probability: Float[Tensor, "row token"], decoding: Decoding) -> Int[Tensor, "row 1"]:
+    """How many of the likeliest tokens top_k, then top_p, then min_p leave, each on what the one before leaves.
+
+    probability: of the likeliest tokens, in falling order: at least top_k of them, all without top_k.
+    """
     total = probability.cumsum(-1)
-    most = min(decoding.top_k or logits.shape[-1], logits.shape[-1])
+    most = min(decoding.top_k or probability.shape[-1], probability.shape[-1])
     mass = decoding.top_p if decoding.top_k is None else decoding.top_p * total[:, most - 1 : most]
     # Each rule keeps a beginning of the sorted tokens, and always the first one: the shortest beginning is left.
     kept = ((total - probability) < mass).long().sum(-1, keepdim=True).clamp(max=most)
     if decoding.min_p:
         likely = probability >= decoding.min_p * probability[:, :1]
         kept = kept.minimum(likely.long().sum(-1, keepdim=True))
-    target = chance[:, None] * total.gather(-1, kept - 1)
-    return order.gather(-1, torch.searchsorted(total, target).clamp(max=kept - 1))[:, 0]
+    return kept

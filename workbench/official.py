@@ -72,6 +72,7 @@ def import_official(
         _check(module, found, folder / name, models)
     for module, found, _ in parts:
         module.load_state_dict(found)  # copies, and so casts
+    method.training_step = None  # these files do not say
     return method.eval()
 
 

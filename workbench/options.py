@@ -53,6 +53,7 @@ def _answered(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from .tasks import Parsing
 
     parser.add_argument("--run", type=Path | None, default=None, help="folder of a trained run, or use --method")
+    parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many training steps")
     _what(parser, argv, task=None)
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
     parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
@@ -68,6 +69,8 @@ def _answered(parser: ArgumentParser, argv: Sequence[str]) -> None:
     clash = sorted(given & {"--method", "--preset", "--options", "--backbone", "--revision"})
     if "--run" in given and clash:
         raise ValueError(f"a run brings its own method and backbone: give --run or {', '.join(clash)}, not both")
+    if "--step" in given and "--run" not in given:
+        raise ValueError("--step names a snapshot of a trained run: give --run too")
     if any(re.match("--decoding(=|$)", word) for word in argv):
         raise ValueError("--decoding is given one setting at a time, such as --decoding.temperature 0.5")
 
@@ -78,6 +81,7 @@ def collect(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--draws", type=int, default=1, help="answers per thought")
     what = "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (see workbench/changes.py)"
     parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
+    parser.add_argument("--readout", type=int, default=0, help="words kept of what each thought is read as")
     parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
 
 
@@ -96,13 +100,25 @@ def score(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def figures(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("stores", type=Path, nargs="*", help=".nc files")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="run folders, for curves")
-    parser.add_argument("--sidecar", type=Path | None, default=None, help="redraw this figure's .json")
+    parser.add_argument("--from", type=Path | None, default=None, help="redraw the figure with this .json sidecar")
     parser.add_argument("--gallery", action="store_true", help="draw every kind of figure once, from invented numbers")
     parser.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
-    parser.add_argument("--how", type=Literal["pca", "umap"], default="pca", help="projection of the map")
+    _projection(parser)
     parser.add_argument("--window", type=int, default=20, help="logged values averaged per point of a loss curve")
     parser.add_argument("--formats", type=list[str], default=["html", "png"], help="of html, png, pdf, svg")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
+
+
+def export(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("stores", type=Path, nargs="+", help=".nc files, whose thoughts come into one table")
+    what = "tsv for TensorBoard's projector (vectors and labels); parquet or csv: map coordinates, texts, labels"
+    parser.add_argument("--what", type=Literal["tsv", "parquet", "csv"], default="tsv", help=what)
+    _projection(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the files")
+
+
+def _projection(parser: ArgumentParser) -> None:
+    parser.add_argument("--how", type=Literal["pca", "umap", "densmap"], default="pca", help="projection of the map")
 
 
 def experiment(parser: ArgumentParser, argv: Sequence[str]) -> None:

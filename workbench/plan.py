@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .config import bounded
-from .methods import LatentMethod, Prompt
+from .methods import LatentMethod, Prompt, Stage
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,15 @@ class TrainConfig:
     """Size of the probe set, from the dev split."""
     save_every: int = 200
     """Steps between checkpoints."""
+    snapshot_every: int | None = None
+    """Steps between snapshots of the trainable weights, kept to look at thoughts over training (the untrained and the
+    last weights are kept too); None keeps none."""
 
     def __post_init__(self) -> None:
         rates = dict.fromkeys(("lr", "adamw_lr"), (0.0, math.inf))
         bounded(self, warmup=(0, 1), weight_decay=(0, 1e6), clip=(1e-9, math.inf), **rates)
         counts = ("examples", "epochs", "batch_size", "micro_batch", "processes")
-        for name in (*counts, "log_every", "probe_every", "save_every"):
+        for name in (*counts, "log_every", "probe_every", "save_every", "snapshot_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} in the training settings: it must be at least 1")
@@ -105,6 +108,16 @@ def logs(number: int, last: int, config: TrainConfig) -> bool:
 def probes(number: int, last: int, config: TrainConfig) -> bool:
     """Whether the step's row looks at the probe set too."""
     return (number % config.probe_every == 0 or number == 1) and logs(number, last, config)
+
+
+def keeps(number: int, last: int, config: TrainConfig) -> bool:
+    """Whether the step with this number (0: before the first) ends with a snapshot."""
+    return config.snapshot_every is not None and (number % config.snapshot_every == 0 or number == last)
+
+
+def forgets(stage: Stage, step: Step) -> bool:
+    """Whether optimisers begin anew before the step."""
+    return step.place == 0 and (stage.fresh == "epoch" or (stage.fresh == "stage" and step.epoch == 0))
 
 
 def batches(prompts: Sequence[Prompt], config: TrainConfig, epoch: str) -> list[list[int]]:

@@ -4,6 +4,7 @@ config.yaml           task, backbone, method and settings: differences from the 
 metrics.jsonl         one row per logged step
 log.txt               what `start_training` runs print
 weights.safetensors   the trained weights, self-describing: its metadata rebuilds the method
+snapshots/            the same after some of the steps, where `snapshot_every` asked for it
 checkpoint.pt         everything needed to go on exactly where training stopped
 result.json           numbers, seconds and full provenance
 """
@@ -130,24 +131,45 @@ def start_training(
         )
 
 
-def save_weights(method: "LatentMethod", folder: str | Path, weights: "Mapping[str, Tensor] | None" = None) -> Path:
+def save_weights(
+    method: "LatentMethod",
+    folder: str | Path,
+    weights: "Mapping[str, Tensor] | None" = None,
+    *,
+    snapshot: bool = False,
+) -> Path:
     """Write the trainable weights with what is needed to rebuild the method around them.
 
     `weights`: by parameter name, where the method's own are sharded over processes; None takes its own.
+    `snapshot`: among the snapshots of a run, under the method's training step.
     """
     from safetensors.torch import save_file
 
-    path = Path(folder) / "weights.safetensors"
+    step = method.training_step
+    path = Path(folder) / (f"snapshots/step{step:06d}.safetensors" if snapshot else "weights.safetensors")
+    about = {"workbench": json.dumps(describe_method(method))} | ({} if step is None else {"step": str(step)})
+    about |= {} if method.stage is None else {"stage": str(method.stage)}
     if weights is None:
         weights = {name: p for name, p in method.named_parameters() if p.requires_grad}
     tensors = {name: p.detach().cpu().contiguous() for name, p in weights.items()}
     with whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"workbench": json.dumps(describe_method(method))})
+        save_file(tensors, temporary, metadata=about)
     return path
 
 
-def load_method(path: str | Path, backbone: "Backbone | None" = None) -> "LatentMethod":
-    """The trained method in a run's folder (or weights file), on its own backbone or a given one of the same shape."""
+def snapshot_steps(folder: str | Path) -> list[int]:
+    """The training steps whose weights a run keeps, ascending; empty where it was trained without `snapshot_every`."""
+    if not Path(folder).is_dir():
+        raise ValueError(f"no run at {folder}; give the folder that `workbench train` made")
+    names = (path.stem.removeprefix("step") for path in Path(folder).glob("snapshots/step*.safetensors"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: int | None = None) -> "LatentMethod":
+    """The trained method in a run's folder (or weights file), on its own backbone or a given one of the same shape.
+
+    `step`: the snapshot after that many training steps instead, one of `snapshot_steps`.
+    """
     from safetensors import SafetensorError, safe_open
 
     from .backbone import Backbone
@@ -155,6 +177,8 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None) -> "Latent
     from .methods import METHODS, build
 
     path = Path(path)
+    if step is not None:
+        path = _snapshot(path, step)
     path = path / "weights.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"no trained weights at {path}; give the folder of a finished run or its weights.safetensors")
@@ -163,12 +187,12 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None) -> "Latent
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); train again, or give another run") from error
     with opened as file:
-        metadata = (file.metadata() or {}).get("workbench")
-        if metadata is None:
+        metadata = file.metadata() or {}
+        if "workbench" not in metadata:
             raise ValueError(
                 f"{path} was not written by this workbench (no description in it); give a run's weights.safetensors"
             )
-        about = json.loads(metadata)
+        about = json.loads(metadata["workbench"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a reader, not a dict)
     if backbone is None:
         backbone = Backbone.load(about["backbone"], revision=about.get("revision"))
@@ -184,4 +208,16 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None) -> "Latent
         )
     for name, parameter in own.items():
         parameter.data.copy_(tensors[name])
+    method.training_step = int(metadata["step"]) if "step" in metadata else None
+    method.stage = int(metadata["stage"]) if "stage" in metadata else None
     return method.eval()
+
+
+def _snapshot(folder: Path, step: int) -> Path:
+    known = snapshot_steps(folder)
+    if step not in known:
+        kept = (
+            f"it has those of steps {', '.join(map(str, known))}" if known else "train with snapshot_every to have some"
+        )
+        raise ValueError(f"the run {folder} has no snapshot of step {step}; {kept}")
+    return folder / f"snapshots/step{step:06d}.safetensors"

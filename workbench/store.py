@@ -3,6 +3,9 @@
     thought(example, path, step, feature)   a question has several paths (thoughts), a path several steps (positions)
     correct(example, path, draw)            a path has several draws (answers)
 
+Mixtures of words are written as such (`mixture_token`, `mixture_weight`, and the words' embeddings), not as vectors;
+`load` gives `thought` all the same, made when it is used.
+
 Everything after `collect` reads only this. Dimensions go by name, so their order never matters. `step` may have length
 0 (a method without thoughts). `SCHEMA`, `VARIABLES`, `COORDINATES` and `ATTRIBUTES` are the written schema.
 """
@@ -21,7 +24,7 @@ import xarray as xr
 from .files import whole
 
 SCHEMA = "workbench-store-1"
-DIMENSIONS = ("example", "path", "step", "draw", "reasoning", "reference", "feature")
+DIMENSIONS = ("example", "path", "step", "component", "draw", "rank", "reasoning", "reference", "vocabulary", "feature")
 
 
 class Kind(NamedTuple):
@@ -33,7 +36,9 @@ class Kind(NamedTuple):
 
 
 STEP = ("example", "path", "step")
+COMPONENT = (*STEP, "component")  # of the words mixed into a thought, the heaviest first
 DRAW = ("example", "path", "draw")
+RANK = (*STEP, "rank")  # the first words that a thought is read as, likeliest or nearest first
 VARIABLES = {
     "thought": Kind((*STEP, "feature"), "float", True),
     "mask": Kind(STEP, "bool", True),  # False = padding, not a thought
@@ -43,6 +48,14 @@ VARIABLES = {
     "length": Kind(DRAW, "int", True),  # generated tokens
     "finished": Kind(DRAW, "bool", True),  # False = stopped at the length cap
     "token": Kind(STEP, "int"),
+    "mixture_token": Kind(COMPONENT, "int"),  # -1 = padding
+    "mixture_weight": Kind(COMPONENT, "float"),
+    "lens_id": Kind(RANK, "int"),  # by the output head (logit lens); -1, "" and NaN where there is no thought
+    "lens_token": Kind(RANK, "text"),
+    "lens_probability": Kind(RANK, "float"),
+    "near_id": Kind(RANK, "int"),  # by the cosine of the word's embedding
+    "near_token": Kind(RANK, "text"),
+    "near_cosine": Kind(RANK, "float"),
     "similarity_answer": Kind(("example", "reasoning"), "float"),  # NaN where an example has fewer gold steps
     "similarity_question": Kind(("example", "reasoning"), "float"),
     "step_text": Kind(("example", "reasoning"), "text"),  # the gold steps, "" where an example has fewer
@@ -55,17 +68,13 @@ COORDINATES = {
     "gold": Kind(("example",), "text", True),
     # a sample of the backbone's token embeddings; xarray makes any variable named like its dimension a coordinate
     "reference": Kind(("reference", "feature"), "float"),
+    "vocabulary": Kind(("vocabulary",), "int"),  # the tokens in mixtures, ascending, and their embeddings
+    "embedding": Kind(("vocabulary", "feature"), "float"),
 }
 LABEL = Kind(("example",), "any")  # coordinates called label_<name>
 ATTRIBUTES = ("schema", "method", "config", "backbone", "task", "split", "seed", "versions", "commit", "created")
-SAME = (
-    "schema",
-    "method",
-    "config",
-    "backbone",
-    "task",
-    "prompts",
-)  # stores that differ here are not parts of one store
+# Stores that differ here are not parts of one store.
+SAME = ("schema", "method", "config", "backbone", "task", "prompts", "training_step")
 
 _DTYPES = {"float": "f", "int": "iu", "bool": "b", "text": "UOT", "any": "fiubUOT"}
 _SENTENCES = {"float": "floating point", "int": "integer", "bool": "bool", "text": "text", "any": "text or numbers"}
@@ -149,7 +158,8 @@ def _name_problems(dataset: xr.Dataset) -> Iterable[str]:
 
 def _value_problems(dataset: xr.Dataset) -> Iterable[str]:
     mask = dataset["mask"].transpose(*STEP).values
-    broken = ~np.isfinite(dataset["thought"].transpose(*STEP, "feature").values)
+    name, last = ("mixture_weight", "component") if "mixture_weight" in dataset else ("thought", "feature")
+    broken = ~np.isfinite(dataset[name].transpose(*STEP, last).values)  # a mixture is finite where its weights are
     bad = np.asarray((broken.any(-1) & mask).any((1, 2)))
     if bad.any():
         first = dataset.indexes["example"][bad][0]
@@ -182,7 +192,10 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
         raise ValueError(f"store path {str(path)!r} does not end in '.nc': give it that ending")
     check(dataset)
     plain = dataset.transpose(*DIMENSIONS, missing_dims="ignore").drop_encoding()
-    plain = plain.assign({"thought": plain["thought"].where(plain["mask"], 0).astype(plain["thought"].dtype)})
+    if "mixture_token" in plain:
+        plain = plain.drop_vars("thought")
+    else:
+        plain = plain.assign({"thought": plain["thought"].where(plain["mask"], 0).astype(plain["thought"].dtype)})
     encoding = {}
     for name, variable in plain.variables.items():
         if variable.dtype.kind in "UOT":
@@ -190,7 +203,7 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
             plain[name] = (variable.dims, np.array(clean, dtype=object).reshape(variable.shape))
             continue
         encoding[name] = {"zlib": True, "complevel": 4, "shuffle": True} if variable.size else {}
-        if name in ("thought", "reference", "step_vector"):
+        if name in ("thought", "reference", "embedding", "step_vector"):
             fits = variable.size == 0 or float(abs(variable).max()) <= _FLOAT16
             encoding[name]["dtype"] = "float16" if fits else "float32"
     with whole(path) as partial:
@@ -250,11 +263,34 @@ def _read(path: Path, *, lazy: bool) -> xr.Dataset:
         raise ValueError(
             f"{str(path)!r} is no netCDF file ({error}): give a store, or collect again if damaged"
         ) from error
+    if "mixture_token" in dataset and "thought" not in dataset:
+        dataset = mixed(dataset)
     # netCDF returns numpy scalars; plain numbers compare, print and serialise as they were given
     dataset.attrs = {
         name: value.item() if isinstance(value, np.generic) else value for name, value in dataset.attrs.items()
     }
     return dataset
+
+
+def mixed(dataset: xr.Dataset) -> xr.Dataset:
+    """A store with `thought` made from its mixtures, a few examples at a time whenever it is used (dask)."""
+    words = dataset["vocabulary"].values
+    rows = dataset["embedding"].transpose("vocabulary", "feature").values.astype(np.float32)
+
+    def mix(tokens: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        out = np.zeros((*tokens.shape[:-1], rows.shape[1]), np.float32)
+        for component in range(tokens.shape[-1] if len(words) else 0):  # one by one: all at once is a large array
+            token, weight = tokens[..., component], weights[..., component].astype(np.float32)
+            known = np.searchsorted(words, np.where(token < 0, words[0], token))
+            out += np.where(token < 0, 0, weight)[..., None] * rows[known]
+        return out
+
+    thought = xr.apply_ufunc(
+        mix, *(dataset[name].chunk({"example": 16, "component": -1}) for name in ("mixture_token", "mixture_weight")),
+        input_core_dims=[["component"]] * 2, output_core_dims=[["feature"]], dask="parallelized",
+        output_dtypes=[np.float32], dask_gufunc_kwargs={"output_sizes": {"feature": rows.shape[1]}},
+    )  # fmt: skip
+    return dataset.assign(thought=thought)
 
 
 # -------------------------------------------------------------------------------------------------- join and flatten
@@ -275,7 +311,8 @@ def concat(datasets: Sequence[xr.Dataset], dim: Literal["example", "path", "draw
     for other in datasets[1:]:
         _joinable(first, other, dim)
     longest = {name: max(d.sizes.get(name, 0) for d in datasets) for name in ("step", "reasoning")}
-    parts = [_pad(d.drop_vars("reference", errors="ignore"), longest) for d in datasets]
+    shared = ["reference", "vocabulary", "embedding"]
+    parts = [_pad(d.drop_vars(shared, errors="ignore"), longest) for d in datasets]
     if dim != "example":
         parts = [part.sel(example=first.indexes["example"]) for part in parts]
     if dim == "draw" and not all(parts[0][["thought", "mask"]].equals(part[["thought", "mask"]]) for part in parts[1:]):
@@ -285,6 +322,9 @@ def concat(datasets: Sequence[xr.Dataset], dim: Literal["example", "path", "draw
     )
     if "reference" in first:
         joined["reference"] = first["reference"]
+    if "vocabulary" in first:
+        words = xr.concat([d["embedding"] for d in datasets], "vocabulary").drop_duplicates("vocabulary")
+        joined = joined.assign_coords(embedding=words.sortby("vocabulary"))
     joined.attrs = _merged_attributes(datasets)
     check(joined, values=False)
     return joined
@@ -301,8 +341,8 @@ def _joinable(first: xr.Dataset, other: xr.Dataset, dim: str) -> None:
     missing = {str(name) for name in set(first.variables) ^ set(other.variables)}
     if missing:
         raise ValueError(f"only some stores hold {', '.join(sorted(missing))}: drop it or collect it for all")
-    for name in {"example", "path", "draw", "feature"} - {dim, "example"}:
-        if first.sizes[name] != other.sizes[name]:
+    for name in {"example", "path", "draw", "rank", "feature"} - {dim, "example"}:
+        if first.sizes.get(name) != other.sizes.get(name):
             sizes = f"{first.sizes[name]} and {other.sizes[name]}"
             raise ValueError(
                 f"stores have different numbers of {name} ({sizes}): only steps are padded, select equal ones"

@@ -24,7 +24,7 @@ from .diagnostics import probe
 from .files import read_jsonl, whole, write_json, write_text
 from .launch import alike, gathered, gathered_module, launched
 from .methods import LatentMethod, Prompt
-from .plan import Step, TrainConfig, batches, cut, logs, make_plan, probes, saves
+from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
 from .tasks import Task
 
 
@@ -33,7 +33,7 @@ class TrainingFailed(RuntimeError):
 
 
 def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | Path, *, resume: bool = False) -> Path:
-    """Train `method` in place; return the run's folder with metrics, weights, checkpoint and result.json.
+    """Train `method` in place; return the run's folder with metrics, weights, checkpoint, snapshots and result.json.
 
     `resume=True` goes on from the folder's checkpoint and ends as if never stopped. Ctrl-C finishes the step, saves and
     says how to resume.
@@ -46,27 +46,36 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     plan = make_plan(method, config, len(prompts))
     run = _Run(method, task, config, folder, looked_at, len(plan))
     done = run.restore() if resume else 0
+    method.training_step = done
     run.begin(done)
-    stage, epoch, cuts = None, "", []
+    if done == 0 and keeps(0, len(plan), config):
+        run.keep()
+    stages, stage, epoch, cuts = method.stages(), None, "", []
     shown: dict[str, Any] = {} if run.main else {"disable": True}  # disable=False would overrule TQDM_DISABLE
     progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
     layers = checkpointed(method.backbone.model) if config.gradient_checkpointing else nullcontext()
     with _stop_softly() as stop, progress as bar, layers:
         for step in plan[done:]:
             if step.stage != stage:
-                stage = step.stage
+                stage = method.stage = step.stage
                 method.start(stage, prompts)
             if epoch != f"{stage} {step.epoch}":
                 epoch = f"{stage} {step.epoch}"
                 cuts = batches(prompts, config, epoch)
+                method.begin_epoch(step.stage, step.epoch)
+            if forgets(stages[step.stage], step):
+                run.forget()
             batch = [prompts[i] for i in cuts[step.place]]
             values = run.step(batch, step)
+            method.training_step = step.number
             stopping = run.agree(stop())
             saving = saves(step.number, len(plan), config) or stopping
             if logs(step.number, len(plan), config) or stopping:
                 run.log(values, step, bar)
             if saving:
                 run.save(step.number)
+            if keeps(step.number, len(plan), config):
+                run.keep()
             bar.update()
             if stopping and step.number < len(plan):
                 command = f"workbench train --config {folder / 'config.yaml'} --out {folder} --resume true"
@@ -149,6 +158,11 @@ class _Run:
             optimizer.zero_grad(set_to_none=True)
         return {"sums": sums, "gradient_norm": gathered(norm), "warnings": warnings}
 
+    def forget(self) -> None:
+        """Optimisers begin anew: moments and step counts are gone."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+
     def log(self, raw: dict[str, Any], step: Step, bar: tqdm) -> None:
         """Write a row of metrics.jsonl; stop on a loss that is no number, before a checkpoint could hold it."""
         names = list(raw["sums"])
@@ -196,10 +210,7 @@ class _Run:
 
     def save(self, done: int) -> None:
         """Everything needed to go on exactly here, as one file that is whole or absent."""
-        weights = self.weights()
-        bad = next((name for name, value in weights.items() if not bool(value.isfinite().all())), None)
-        if bad is not None:  # the loss was finite before this update
-            self.fail(f"weight {bad} is no longer finite", done)
+        weights = self.sound_weights(done)
         states = [optimizer.state_dict() for optimizer in self.optimizers]
         for state in states:
             state["state"] = {i: {k: gathered(v) for k, v in kept.items()} for i, kept in state["state"].items()}
@@ -215,9 +226,23 @@ class _Run:
                 torch.save(content, temporary)
         self.accelerator.wait_for_everyone()  # else a process that ends now would have its launcher end the writing one
 
+    def keep(self) -> None:
+        """A snapshot of the weights as they are."""
+        weights = self.sound_weights(self.method.training_step or 0)
+        if self.main:
+            runs.save_weights(self.method, self.folder, weights, snapshot=True)
+
     def weights(self) -> dict[str, Tensor]:
         """The trainable weights, whole; every process must ask, since sharded ones are gathered from all."""
         return {name: gathered(p.detach()) for name, p in self.method.named_parameters() if p.requires_grad}
+
+    def sound_weights(self, number: int) -> dict[str, Tensor]:
+        """The weights now; training fails where one is not finite, which the loss of those before did not show yet."""
+        weights = self.weights()
+        bad = next((name for name, value in weights.items() if not bool(value.isfinite().all())), None)
+        if bad is not None:
+            self.fail(f"weight {bad} is no longer finite", number)
+        return weights
 
     def restore(self) -> int:
         """Load the checkpoint into the live objects; return the steps done."""

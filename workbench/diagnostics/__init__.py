@@ -6,7 +6,8 @@
 Effective rank and cosine alone mislead: an untrained, nearly constant thought has a high rank, a useful one needs only
 one or two directions. Read them beside relative spread and accuracy. Statistics are functions of plain arrays (feature
 axis last): `cloud` has those of one cloud, `divergences` of two, `gaussianity` the tests, `thoughts` those that know
-examples and steps, `verdict` the judgement. `tables` makes tables of stores.
+examples and steps, `verdict` the judgement. `tables` makes tables of stores, `comparisons` of stores beside each other
+and beside their labels, `steps` of their positive steps.
 """
 
 from .cloud import (
@@ -26,7 +27,7 @@ from .cloud import (
     relative_spread,
     spread,
 )
-from .comparisons import DIVERGENCES, divergence_table, information_table
+from .comparisons import DIVERGENCES, divergence_table, drift_table, gaussianity_table, information_table
 from .divergences import (
     MMDTest,
     feature_softmax_kl,
@@ -41,7 +42,7 @@ from .divergences import (
 )
 from .gaussianity import HenzeZirkler, Mardia, henze_zirkler, mahalanobis_qq, mardia
 from .information import Information, classifier_information, knn_information
-from .positive import PositiveStep, positive_step
+from .positive import PositiveStep, choice_stability, positive_step
 from .readout import (
     Parallelism,
     compression_rate,
@@ -52,12 +53,14 @@ from .readout import (
     parallelism,
     path_weights,
     top_k_mass,
+    top_tokens,
     vocabulary_entropy,
 )
 from .resampling import Estimate, bootstrap, jackknife
-from .tables import MEANINGS, describe, positive_steps
+from .steps import positive_steps, rule_agreement, stability_table, step_choices, step_table
+from .tables import MEANINGS, describe, feature_table, readout_table, spectrum_table, variance_table
 from .thoughts import VariancePart, probe, slot_cosines, variance_parts
-from .verdict import Verdict, collapse
+from .verdict import Thresholds, Verdict, collapse
 
 __all__ = [
     "DIVERGENCES",
@@ -70,11 +73,13 @@ __all__ = [
     "Mardia",
     "Parallelism",
     "PositiveStep",
+    "Thresholds",
     "VariancePart",
     "Verdict",
     "active_units",
     "anisotropy",
     "bootstrap",
+    "choice_stability",
     "classifier_information",
     "collapse",
     "compression_rate",
@@ -82,14 +87,17 @@ __all__ = [
     "describe",
     "divergence_table",
     "drift",
+    "drift_table",
     "effective_paths",
     "effective_rank",
     "even_split",
     "feature_softmax_kl",
+    "feature_table",
     "feature_variances",
     "frechet_distance",
     "gaussian_kl",
     "gaussian_kl_moments",
+    "gaussianity_table",
     "henze_zirkler",
     "information_table",
     "intrinsic_dimension",
@@ -112,11 +120,19 @@ __all__ = [
     "positive_steps",
     "principal_components",
     "probe",
+    "readout_table",
     "relative_spread",
+    "rule_agreement",
     "slot_cosines",
+    "spectrum_table",
     "spread",
+    "stability_table",
+    "step_choices",
+    "step_table",
     "top_k_mass",
+    "top_tokens",
     "variance_parts",
+    "variance_table",
     "vocabulary_entropy",
     "vocabulary_js",
     "vocabulary_kl",

@@ -59,6 +59,12 @@ def drift(before: ArrayLike, after: ArrayLike) -> Drift:
     Rows correspond (same example, path, step). ValueError where a vector of `before` is zero, which has no relative
     size. A zero vector of `after` has cosine 0.
     """
+    relative, cosine = drift_of_each(before, after)
+    return Drift(float(relative.mean()), float(cosine.mean()))
+
+
+def drift_of_each(before: ArrayLike, after: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """(relative, cosine) of each vector, both [...]; see `drift`."""
     a, b = finite(before, "before"), finite(after, "after")
     if a.shape != b.shape or a.ndim == 0 or a.size == 0:
         raise ValueError(f"before {a.shape} and after {b.shape}: give the same vectors twice, in the same order")
@@ -66,7 +72,7 @@ def drift(before: ArrayLike, after: ArrayLike) -> Drift:
     if (old == 0).any():
         raise ValueError(f"{(old == 0).sum()} vectors of before are zero: leave those out, they have no relative drift")
     turn = np.divide((a * b).sum(axis=-1), old * new, out=np.zeros(old.shape), where=new > 0)
-    return Drift(float((np.linalg.norm(b - a, axis=-1) / old).mean()), float(turn.mean()))
+    return np.linalg.norm(b - a, axis=-1) / old, turn
 
 
 # ----------------------------------------------------------------------------------------------- how many directions
@@ -91,15 +97,13 @@ def effective_rank(vectors: ArrayLike, of: Literal["eigenvalues", "singular_valu
     """
     if of not in ("eigenvalues", "singular_values"):
         raise ValueError(f"effective rank of {of!r}: use 'eigenvalues' or 'singular_values'")
-    x = samples(vectors)
-    weights = _real_eigenvalues(x) if of == "eigenvalues" else np.sqrt(_real_eigenvalues(x))
-    return float(np.exp(entr(weights / weights.sum()).sum())) if weights.any() else 0.0
+    weights = _real_eigenvalues(samples(vectors))
+    return _shared_by(weights if of == "eigenvalues" else np.sqrt(weights))
 
 
 def participation_ratio(vectors: ArrayLike) -> float:
     """(sum of eigenvalues)^2 / sum of their squares; between 1 and min(n - 1, feature); 0 without variance."""
-    weights = _real_eigenvalues(samples(vectors))
-    return float(weights.sum() ** 2 / np.square(weights).sum()) if weights.any() else 0.0
+    return _participation(_real_eigenvalues(samples(vectors)))
 
 
 def anisotropy(vectors: ArrayLike) -> float:
@@ -107,7 +111,28 @@ def anisotropy(vectors: ArrayLike) -> float:
 
     Source: Razzhigaev et al. 2024 (on centred vectors). What Ethayarajh 2019 calls anisotropy is `mean_cosine`.
     """
+    return _largest_share(_real_eigenvalues(samples(vectors)))
+
+
+def directions(vectors: ArrayLike) -> dict[str, float]:
+    """effective_rank, participation_ratio and anisotropy, from one decomposition."""
     weights = _real_eigenvalues(samples(vectors))
+    return {
+        "effective_rank": _shared_by(weights),
+        "participation_ratio": _participation(weights),
+        "anisotropy": _largest_share(weights),
+    }
+
+
+def _shared_by(weights: np.ndarray) -> float:
+    return float(np.exp(entr(weights / weights.sum()).sum())) if weights.any() else 0.0
+
+
+def _participation(weights: np.ndarray) -> float:
+    return float(weights.sum() ** 2 / np.square(weights).sum()) if weights.any() else 0.0
+
+
+def _largest_share(weights: np.ndarray) -> float:
     return float(weights[0] / weights.sum()) if weights.any() else 0.0
 
 
@@ -134,10 +159,13 @@ def intrinsic_dimension(vectors: ArrayLike, *, discard: float = 0.1) -> float:
     """
     if not 0 <= discard < 1:
         raise ValueError(f"discard {discard}: give a share from 0 up to 1, such as 0.1")
-    x = np.unique(samples(vectors, 3), axis=0)
-    if len(x) < 3:
-        raise ValueError(f"{len(x)} different vectors: this statistic needs at least 3, give more examples")
+    x = samples(vectors, 3)
     near = nearest_distances(x, 2)
+    if (near[:, 0] == 0).any():
+        x = np.unique(x, axis=0)
+        if len(x) < 3:
+            raise ValueError(f"{len(x)} different vectors: this statistic needs at least 3, give more examples")
+        near = nearest_distances(x, 2)
     logs = np.sort(np.log(near[:, 1] / near[:, 0]))
     kept = max(2, round(len(logs) * (1 - discard)))
     total = logs[:kept].sum() + (len(logs) - kept) * logs[kept - 1]

@@ -1,18 +1,19 @@
 """Stores beside each other, and beside their labels, as tidy tables."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from .cloud import principal_components
+from .cloud import drift_of_each, principal_components
 from .divergences import feature_softmax_kl, frechet_distance, gaussian_kl, knn_kl, mmd, mmd_test
+from .gaussianity import henze_zirkler, mardia
 from .information import classifier_information, knn_information
-from .inputs import as_thoughts, samples
-from .resampling import Estimate, jackknife
+from .inputs import Stores, by_name, path_thoughts, question_labels, rows_of, samples
+from .resampling import Estimate, jackknife, ratio_bootstrap, resamples
 
 DIVERGENCES = {  # divergence: (unit, meaning)
     "gaussian_kl": ("nats", "KL(first || second) as Gaussians, shrinkage 0.1"),
@@ -30,15 +31,15 @@ SYMMETRIC = ("frechet_distance", "mmd")
 class _Cloud(NamedTuple):
     """One side of a comparison: rows are examples (or rows of the reference)."""
 
-    name: str
+    name: Any
     vectors: np.ndarray  # [example, step, feature]
     present: np.ndarray  # [example, step]
     ids: tuple[str, ...] | None  # None: not questions
 
 
 def divergence_table(
-    stores: xr.Dataset | Mapping[str, xr.Dataset],
-    reference: ArrayLike | None = None,
+    stores: Stores,
+    reference: ArrayLike | Literal["gold steps"] | None = None,
     *,
     path: int = 0,
     components: int = 10,
@@ -47,21 +48,23 @@ def divergence_table(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How the thoughts of stores differ from each other, and from `reference` rows [n, feature] (default: each store's
-    token embeddings, where it holds them).
+    """How the thoughts of stores differ from each other, and from `reference` rows [n, feature], or each store's "gold
+    steps" (mean embeddings of their tokens), or by default its token embeddings, where it holds them.
 
     One row per first, second, step ("0", .., or "all": all thoughts together; only shared steps) and divergence: value,
     low, high, p, n_first, n_second, unit, meaning, note. Both directions of a KL; the symmetric ones once. low and high
     are a `jackknife` of `groups` groups of examples, together where both sides are the same questions; mmd has a
     permutation p instead, where there is one thought per question. knn_kl looks at the `components` largest principal
     components of both. At most `examples` of each side count, drawn with the seed, since values depend on how many. A
-    divergence that does not exist is NaN, and note says why.
+    divergence that does not exist is NaN, and note says why. Divergences of what thoughts read as: `workbench.lens`.
     """
-    named = {stores.attrs["method"]: stores} if isinstance(stores, xr.Dataset) else dict(stores)
+    named = by_name(stores)
     clouds = [_cloud(name, store, path) for name, store in named.items()]
     pairs = [(a, b) for k, a in enumerate(clouds) for b in clouds[k + 1 :]]
     for cloud, store in zip(clouds, named.values(), strict=True):
-        if reference is not None:
+        if isinstance(reference, str):
+            pairs.append((cloud, _rows("gold steps", _gold_steps(store))))
+        elif reference is not None:
             pairs.append((cloud, _rows("reference", samples(reference, 2, "reference"))))
         elif "reference" in store:
             rows = store["reference"].transpose("reference", "feature").values
@@ -84,20 +87,19 @@ def divergence_table(
     return table
 
 
-def _cloud(name: str, store: xr.Dataset, path: int) -> _Cloud:
-    x, present = _thoughts(store, path)
+def _gold_steps(store: xr.Dataset) -> np.ndarray:
+    """The vectors of all gold steps [n, feature]."""
+    if "step_vector" not in store:
+        raise ValueError("this store holds no gold steps: collect it on a task whose examples have some")
+    rows = store["step_vector"].transpose("example", "reasoning", "feature").values
+    return rows[np.isfinite(rows).all(axis=-1)]
+
+
+def _cloud(name: Any, store: xr.Dataset, path: int) -> _Cloud:
+    x, present = path_thoughts(store, path)
     if not present.any():
         raise ValueError(f"store {name!r} holds no thoughts: leave it out")
     return _Cloud(name, x, present, tuple(map(str, store["example"].values)))
-
-
-def _thoughts(store: xr.Dataset, path: int) -> tuple[np.ndarray, np.ndarray]:
-    if not 0 <= path < store.sizes["path"]:
-        raise ValueError(f"path {path} of a store with {store.sizes['path']} paths: give one of those, counted from 0")
-    one = store[["thought", "mask"]].isel(path=path)
-    return as_thoughts(
-        one["thought"].transpose("example", "step", "feature").values, one["mask"].transpose("example", "step").values
-    )
 
 
 def _rows(name: str, rows: np.ndarray) -> _Cloud:
@@ -198,29 +200,77 @@ def _estimate(
     return jackknife(of, *rows, level=level, groups=groups, paired=paired, seed=seed)
 
 
+# ---------------------------------------------------------------------------------------------------- over training
+
+
+def drift_table(stores: Mapping[Any, xr.Dataset], *, path: int = 0, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """How far thoughts moved, of stores in their order (as of training): since the first, and since the previous one.
+
+    Columns: store, since ("first", "previous"), statistic ("relative": |after - before| / |before|; "cosine" between
+    before and after), step ("0", .., or "all"), value (mean over thoughts), low, high (bootstrap over examples), n. The
+    examples and steps that both stores have; the first store has no row. ValueError where a thought was zero before.
+    """
+    if isinstance(stores, xr.Dataset) or len(stores) < 2:
+        raise ValueError("drift is between stores: give two or more by name, in the order of training")
+    names, rows = list(stores), []
+    for k in range(1, len(names)):
+        for since, before in (("first", names[0]), ("previous", names[k - 1])):
+            for statistic, *rest in _drift_rows(stores[before], stores[names[k]], path, level, seed):
+                rows.append((names[k], since, statistic, *rest))
+    columns = ["store", "since", "statistic", "step", "value", "low", "high", "n"]
+    return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def _drift_rows(before: xr.Dataset, after: xr.Dataset, path: int, level: float, seed: int) -> list[tuple]:
+    shared = np.intersect1d(before["example"].values.astype(str), after["example"].values.astype(str))
+    if not len(shared):
+        raise ValueError("two of these stores share no example: collect the same questions at every training step")
+    (a, there), (b, here) = (
+        tuple(part[rows_of(store, shared)] for part in path_thoughts(store, path)) for store in (before, after)
+    )
+    if a.shape[2] != b.shape[2]:
+        raise ValueError(f"thoughts of {a.shape[2]} and {b.shape[2]} features: compare those of one run")
+    steps = min(a.shape[1], b.shape[1])
+    both = there[:, :steps] & here[:, :steps]
+    moved = np.zeros((2, *both.shape))
+    moved[:, both] = drift_of_each(a[:, :steps][both], b[:, :steps][both]) if both.any() else 0
+    draws, rows = resamples(len(shared), seed), []
+    for name, values in zip(("relative", "cosine"), moved, strict=True):
+        each = [(str(s), values[:, s], both[:, s]) for s in np.flatnonzero(both.any(axis=0)).tolist()]
+        for step, top, below in [*each, ("all", values.sum(axis=1), both.sum(axis=1))]:
+            found = ratio_bootstrap(top, below, draws, level)
+            rows.append((name, step, found.value, found.low, found.high, int((below > 0).sum())))
+    return rows
+
+
+# --------------------------------------------------------------------------------------------- beside labels and shapes
+
+
 def information_table(
-    store: xr.Dataset, label: str = "correct", *, path: int = 0, components: int = 5, seed: int = 0
+    stores: Stores, label: str = "correct", *, path: int = 0, components: int = 5, seed: int = 0
 ) -> pd.DataFrame:
     """How much one path's thoughts say about a label of the question: label, estimate, step ("0", .., "all": the steps
-    side by side), nats, floor, p, entropy, n, classes; see `Information`.
+    side by side), nats, floor, p, entropy, n, classes; see `Information`. Of several stores, a column store as well.
 
     `label`: "correct" (most draws right), "gold" (the answer) or a label_<name> of the store, of which only frequent
     values count. estimate: "classifier" (all features) and "neighbours" (`components` principal components).
     """
-    x, present = _thoughts(store, path)
-    if label == "correct":
-        values = store["correct"].isel(path=path).mean("draw").values > 0.5
-    elif label == "gold" or (label.startswith("label_") and label in store.coords):
-        values = store[label].values
-    else:
-        known = ", ".join(["correct", "gold", *(str(name) for name in store.coords if str(name).startswith("label_"))])
-        raise ValueError(f"no label {label!r} in this store: it has {known}")
+    tables = []
+    for name, store in by_name(stores).items():
+        table = _information(store, label, path, components, seed)
+        if not isinstance(stores, xr.Dataset):
+            table.insert(0, "store", [name] * len(table))
+        tables.append(table)
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
+
+
+def _information(store: xr.Dataset, label: str, path: int, components: int, seed: int) -> pd.DataFrame:
+    x, present = path_thoughts(store, path)
+    values = question_labels(store, label, path)
     rows = []
-    several = [("all", x.reshape(len(x), -1), present.any(axis=1))] if present.any() else []
-    for step, vectors, there in [*((str(s), x[:, s], present[:, s]) for s in range(x.shape[1])), *several]:
+    for step, vectors, there in [*_clouds(x, present)]:
         cloud, y = vectors[there], values[there]
-        if len(cloud) < 2:
-            continue
         near = principal_components(cloud, min(components, len(cloud) - 1, cloud.shape[1]))
         for estimate, found in (
             ("classifier", classifier_information(cloud, y, seed=seed)),
@@ -230,3 +280,34 @@ def information_table(
             rows.append((label, estimate, step, *numbers))
     columns = ["label", "estimate", "step", "nats", "floor", "p", "entropy", "n", "classes"]
     return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def _clouds(x: np.ndarray, present: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(step, vectors [example, ..], which examples have it) of each step that two have, and of all side by side."""
+    found = [(str(s), x[:, s], present[:, s]) for s in range(x.shape[1])]
+    found.append(("all", x.reshape(len(x), -1), present.any(axis=1)))
+    return [(step, vectors, there) for step, vectors, there in found if there.sum() >= 2]
+
+
+def gaussianity_table(stores: Stores, *, path: int = 0, components: int = 5) -> pd.DataFrame:
+    """Whether thoughts are Gaussian: store, step ("0", .., "all": the steps side by side), skewness and kurtosis of
+    `Mardia` and henze_zirkler, each with its p (_p), components, n, note.
+
+    In their `components` largest principal components, since the tests need many more samples than features; with
+    hundreds of samples every real cloud is rejected, so look at the statistics. Where a test does not exist its columns
+    are NaN, and note says why.
+    """
+    rows = []
+    for name, store in by_name(stores).items():
+        for step, vectors, there in _clouds(*path_thoughts(store, path)):
+            cloud, numbers, note = vectors[there], [np.nan] * 6, ""
+            near = principal_components(cloud, min(components, len(cloud) - 1, cloud.shape[1]))
+            try:
+                shape, test = mardia(near), henze_zirkler(near)
+                numbers = [shape.skewness, shape.skewness_p, shape.kurtosis, shape.kurtosis_p]
+                numbers += [test.statistic, test.p_value]
+            except ValueError as error:  # such as a soft prompt, which has no spread
+                note = str(error)
+            rows.append((name, step, *numbers, near.shape[1], len(cloud), note))
+    columns = ["store", "step", "skewness", "skewness_p", "kurtosis", "kurtosis_p", "henze_zirkler", "henze_zirkler_p"]
+    return pd.DataFrame(rows, columns=pd.Index([*columns, "components", "n", "note"]))

@@ -1,7 +1,16 @@
-"""What every statistic takes: finite float64 arrays, feature axis last; anything else gets one sentence."""
+"""What every statistic takes: finite float64 arrays, feature axis last; anything else gets one sentence.
+
+And what tables take of stores: one path's thoughts, the labels of its questions.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import ArrayLike
+
+Stores = xr.Dataset | Mapping[Any, xr.Dataset]  # one, or several by name, such as their training steps
 
 
 def finite(values: ArrayLike, name: str) -> np.ndarray:
@@ -45,3 +54,53 @@ def as_thoughts(vectors: ArrayLike, mask: ArrayLike | None) -> tuple[np.ndarray,
 def ratio(top: np.ndarray, below: np.ndarray) -> float:
     """Ratio of sums; 0 of nothing."""
     return float(top.sum() / below.sum()) if below.any() else 0.0
+
+
+# ------------------------------------------------------------------------------------------------------- of stores
+
+
+def by_name(stores: Stores) -> dict[Any, xr.Dataset]:
+    """Several stores as they are called; one by its method."""
+    if isinstance(stores, xr.Dataset):
+        return {stores.attrs["method"]: stores}
+    if not stores:
+        raise ValueError("no stores: give at least one")
+    return dict(stores)
+
+
+def path_thoughts(store: xr.Dataset, path: int) -> tuple[np.ndarray, np.ndarray]:
+    """One path's thoughts [example, step, feature] and their mask [example, step]."""
+    if not 0 <= path < store.sizes["path"]:
+        raise ValueError(f"path {path} of a store with {store.sizes['path']} paths: give one of those, counted from 0")
+    one = store[["thought", "mask"]].isel(path=path)
+    return as_thoughts(
+        one["thought"].transpose("example", "step", "feature").values, one["mask"].transpose("example", "step").values
+    )
+
+
+def question_labels(store: xr.Dataset, label: str, path: int) -> np.ndarray:
+    """Of each question [example]: "correct" (most draws of this path are right), "gold" (the answer), or a label_<name>
+    of the store."""
+    if label == "correct":
+        return store["correct"].isel(path=path).mean("draw").values > 0.5
+    if label == "gold" or (label.startswith("label_") and label in store.coords):
+        return store[label].values
+    known = ", ".join(["correct", "gold", *(str(name) for name in store.coords if str(name).startswith("label_"))])
+    raise ValueError(f"no label {label!r} in this store: it has {known}")
+
+
+def rows_of(store: xr.Dataset, ids: np.ndarray) -> np.ndarray:
+    """Where the examples with these ids stand in the store."""
+    place = {str(name): k for k, name in enumerate(store["example"].values)}
+    return np.array([place[str(name)] for name in ids], dtype=np.int64)
+
+
+def chosen_rows(store: xr.Dataset, examples: Sequence[str] | int | None) -> np.ndarray:
+    """Where the examples stand that are meant by ids, by how many of the first, or by None (all)."""
+    known = store["example"].values.astype(str)
+    if examples is None or isinstance(examples, int):
+        return np.arange(len(known))[:examples]
+    unknown = sorted(set(examples) - set(known))
+    if unknown:
+        raise ValueError(f"no example {unknown[0]!r} in this store: give ids of its examples, or how many")
+    return rows_of(store, np.array(examples))

@@ -33,3 +33,21 @@ def positive_step(similarity: ArrayLike) -> PositiveStep:
         candidates=candidates,
         log_candidates=np.log(candidates, out=np.full(len(s), np.nan), where=candidates > 0),
     )
+
+
+def choice_stability(choices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """(share of examples whose choice is that of the row before, that of the last row), both [time], of choices
+    [time, example] such as `PositiveStep.index` over training; -1 is no choice, and such an example does not count.
+
+    The first row has no row before it, and a row without any example to compare no share: NaN.
+    """
+    c = np.asarray(choices)
+    if c.ndim != 2 or not len(c) or c.dtype.kind not in "iu":
+        raise ValueError(f"choices of shape {c.shape}, {c.dtype}: give step numbers [time, example], -1 for none")
+
+    def alike(one: np.ndarray, other: np.ndarray) -> float:
+        known = (one >= 0) & (other >= 0)
+        return float((one == other)[known].mean()) if known.any() else np.nan
+
+    before = [np.nan, *(alike(one, other) for one, other in zip(c[1:], c[:-1], strict=True))]
+    return np.array(before), np.array([alike(row, c[-1]) for row in c])

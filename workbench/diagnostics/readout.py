@@ -11,9 +11,11 @@ likely ones those with the lower id come first.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
 from scipy.special import entr, softmax
 
 from .inputs import finite
@@ -35,6 +37,16 @@ def top_k_mass(probabilities: ArrayLike, k: int = 1) -> np.ndarray:
     _at_least_one(k)
     top = p if k >= p.shape[-1] else np.partition(p, -k, axis=-1)[..., -k:]
     return top.sum(axis=-1)
+
+
+def top_tokens(probabilities: ArrayLike, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """(token ids, probabilities), both [..., k], of the k most likely of each distribution [..., token], likeliest
+    first, of equal ones the lower id."""
+    p = _distributions(probabilities)
+    if not 1 <= k <= p.shape[-1]:
+        raise ValueError(f"k = {k} of {p.shape[-1]} tokens: give k from 1 to {p.shape[-1]}")
+    ids = _largest(p.reshape(-1, p.shape[-1]), k).reshape(*p.shape[:-1], k)
+    return ids, np.take_along_axis(p, ids, axis=-1)
 
 
 def nearest_tokens(vectors: ArrayLike, table: ArrayLike, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -184,16 +196,24 @@ def effective_paths(scores: ArrayLike, temperature: float = 1.0) -> float:
     return float(np.exp(entr(path_weights(scores, temperature)).sum()))
 
 
-def match_steps(thoughts: ArrayLike, reference: ArrayLike) -> np.ndarray:
+def match_steps(thoughts: ArrayLike, reference: ArrayLike, how: Literal["greedy", "optimal"] = "greedy") -> np.ndarray:
     """Which part each thought [L, feature] is nearest to, by cosine to the parts' reference vectors [parts, feature].
 
-    Greedy, as in Latent-SFT's script: thought 0 takes the nearest, thought 1 the nearest of the rest, and so on; only
-    the first min(L, parts) thoughts.
+    greedy, as in Latent-SFT's script: thought 0 takes the nearest, thought 1 the nearest of the rest, and so on; only
+    the first min(L, parts) thoughts. optimal: each part goes to at most one thought so that the sum of cosines is
+    largest (Kuhn 1955), and with more thoughts than parts some get -1.
     """
+    if how not in ("greedy", "optimal"):
+        raise ValueError(f"matching {how!r}: use 'greedy' or 'optimal'")
     x, y = finite(thoughts, "thoughts"), finite(reference, "reference")
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"thoughts {x.shape} and reference {y.shape}: give [L, feature] and [parts, feature]")
     cosines = _unit(x) @ _unit(y).T
+    if how == "optimal":
+        found = np.full(len(x), -1, dtype=np.int64)
+        rows, parts = linear_sum_assignment(cosines, maximize=True)
+        found[rows] = parts
+        return found
     taken = np.empty(min(cosines.shape), dtype=np.int64)
     for t in range(len(taken)):
         taken[t] = cosines[t].argmax()

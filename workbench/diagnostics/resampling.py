@@ -4,12 +4,17 @@ bootstrap   draws examples with replacement; for means, spreads, ranks, cosines
 jackknife   leaves groups of examples out; for statistics that copies of an example would upset
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+
+from .inputs import ratio
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,49 @@ def jackknife(
         variance += (groups - 1) * float(left.var()) if np.isfinite(left).all() else np.nan
     half = float(stats.t.ppf((1 + level) / 2, groups - 1) * np.sqrt(variance))
     return Estimate(value, value - half, value + half)
+
+
+def jackknife_all(
+    statistics: Callable[[np.ndarray], Mapping[K, float]],
+    n: int,
+    *,
+    level: float = 0.95,
+    groups: int = 10,
+    seed: int = 0,
+) -> dict[K, Estimate]:
+    """`jackknife` of several statistics at once: `statistics(rows)` has their values, by name, for some of n examples.
+
+    No interval (NaN) where a value is missing or not finite, with all examples or without a group, nor anywhere with
+    fewer than two examples per group.
+    """
+    whole = statistics(np.arange(n))
+    if n < 2 * groups:
+        return {name: Estimate(value, np.nan, np.nan) for name, value in whole.items()}
+    group = np.random.default_rng(seed).permutation(n) % groups
+    left = [statistics(np.flatnonzero(group != g)) for g in range(groups)]
+    found = {}
+    for name, value in whole.items():
+        values = np.array([value, *(part.get(name, np.nan) for part in left)])
+        variance = (groups - 1) * values[1:].var() if np.isfinite(values).all() else np.nan
+        half = float(stats.t.ppf((1 + level) / 2, groups - 1) * np.sqrt(variance))
+        found[name] = Estimate(value, value - half, value + half)
+    return found
+
+
+def resamples(n: int, seed: int, count: int = 1000) -> np.ndarray:
+    """How often each of `count` resamples holds each of n examples [count, n]."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=count)
+
+
+def ratio_bootstrap(top: np.ndarray, below: np.ndarray, draws: np.ndarray | None, level: float | None) -> Estimate:
+    """`bootstrap` of sum(top) / sum(below) over examples, both [example], with the resamples `draws`; those without any
+    such example are left out. 0 of nothing. No interval (NaN) without `draws` or `level`."""
+    below = np.asarray(below, dtype=np.float64)
+    if draws is None or level is None or not below.any():
+        return Estimate(ratio(top, below), np.nan, np.nan)
+    tops, belows = draws @ top, draws @ below
+    low, high = np.quantile(tops[belows > 0] / belows[belows > 0], [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(ratio(top, below), float(low), float(high))
 
 
 def _examples(

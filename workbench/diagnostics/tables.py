@@ -1,7 +1,7 @@
-"""The statistics of a store as tidy tables."""
+"""The statistics of a store, of several, or of groups of its questions, as tidy tables."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,26 +9,28 @@ import xarray as xr
 
 from .cloud import (
     active_units,
-    anisotropy,
-    effective_rank,
+    covariance_eigenvalues,
+    directions,
+    feature_variances,
     intrinsic_dimension,
     mean_cosine,
     neighbour_ratio,
     norm_ratio,
-    participation_ratio,
 )
 from .divergences import gaussian_kl, softmax_kl
-from .inputs import as_thoughts, ratio
-from .positive import positive_step
+from .inputs import Stores, by_name, chosen_rows, path_thoughts, question_labels
+from .resampling import Estimate, jackknife_all, ratio_bootstrap, resamples
 from .thoughts import between, slot_cosines, variance_parts
-from .verdict import collapse
+from .verdict import Thresholds, collapse
 
 MEANINGS = {  # statistic: (unit, meaning)
     "spread": ("units²", "variance between questions at one step, mean over features"),
+    "total_spread": ("units²", "the same, summed over features"),
     "relative_spread": ("share", "spread / mean square: 0 = the thought ignores the question"),
     "effective_rank": ("directions", "exp entropy of covariance eigenvalues: read beside relative_spread"),
     "participation_ratio": ("directions", "(sum of eigenvalues)^2 / sum of squares"),
     "cosine": ("cosine", "mean between questions at one step"),
+    "centred_cosine": ("cosine", "the same after subtracting the mean thought"),
     "norm_ratio": ("ratio", "RMS norm of thoughts / of token embeddings"),
     "slot_cosine": ("cosine", "mean between the steps of a question: 1 = the slots are one"),
     "anisotropy": ("share", "of the variance along its top direction"),
@@ -47,157 +49,295 @@ MEANINGS = {  # statistic: (unit, meaning)
     "variance_residual": ("share", "of the variance: paths that differ step by step"),
     "verdict": ("state", "0 healthy, 1 drifting, 2 collapsed"),
 }
+STATES = ("healthy", "drifting", "collapsed")
+COLUMNS = ["statistic", "step", "value", "low", "high", "n", "unit", "meaning"]
+Row = tuple[str, str, Estimate, int]  # statistic, step, estimate, n
 
 
-def describe(store: xr.Dataset, path: int = 0, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+class _Held(NamedTuple):
+    """What statistics need of a store."""
+
+    x: np.ndarray  # [example, step, feature], one path
+    present: np.ndarray  # [example, step]
+    paths: np.ndarray  # [example, path, step, feature]
+    paths_present: np.ndarray  # [example, path, step]
+    reference: np.ndarray | None  # [reference, feature]
+
+
+def describe(
+    stores: Stores,
+    path: int = 0,
+    *,
+    by: str | None = None,
+    thresholds: Thresholds | None = None,
+    level: float | None = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
     """The statistics of one path's thoughts: statistic, step ("0", "1", .. or "all"), value, low, high, n (examples),
-    unit, meaning.
+    unit, meaning; `MEANINGS` lists them.
 
-    "all" is over all thoughts (for statistics of a cloud, from effective_rank to intrinsic_dimension: the mean over
-    steps). low and high are a seeded percentile bootstrap over examples where the statistic is made of means over
-    examples, else NaN. The variance shares are over all paths, and their meaning ends with what independent noise would
-    have. Steps that fewer than two examples have are left out of it. Empty without thoughts; ValueError with one
-    example.
+    stores: one; or several by name (methods) or by training step, and a column store says which. by: "path", "correct",
+    "gold" or a label_<name> of the store, and a column of that name says which group of questions (or which path) a row
+    is about; groups of one question are left out. "all" is over all thoughts (for statistics of a cloud, from
+    effective_rank to intrinsic_dimension: the mean over steps). The variance shares are over all paths, and their
+    meaning ends with what independent noise would have; the meaning of the verdict is its evidence, by `thresholds`.
+
+    low and high: a seeded percentile bootstrap over examples of what is a mean over examples (or a ratio of two); of
+    the others, which copies of an example would upset, a `jackknife` of 10 groups (of 20 examples or more). A count and
+    the verdict have none. level None: no intervals, several times faster.
+
+    Steps that fewer than two examples have are left out. Empty without thoughts; ValueError with one example.
+    What thoughts say about a label is in `information_table`, how far they moved in `drift_table`.
     """
-    if not 0 <= path < store.sizes["path"]:
-        raise ValueError(f"path {path} of a store with {store.sizes['path']} paths: give one of those, counted from 0")
-    columns = ["statistic", "step", "value", "low", "high", "n"]
-    one = store[["thought", "mask"]].isel(path=path)
-    x, present = as_thoughts(
-        one["thought"].transpose("example", "step", "feature").values, one["mask"].transpose("example", "step").values
-    )
-    rows: list[tuple] = []
-    if present.any():
-        # each row says how often a resample holds each example
-        draws = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / len(x)), size=1000)
-        tail = (1 - level) / 2
-        rows = [*_between_rows(x, present, draws, tail), *_within_rows(x, present, draws, tail)]
-        if "reference" in store:
-            reference = store["reference"].transpose("reference", "feature").values
-            rows += _reference_rows(x, present, reference, draws, tail)
-    table = pd.DataFrame(rows, columns=pd.Index(columns))
-    table["unit"] = [MEANINGS[name][0] for name in table["statistic"]]
-    table["meaning"] = [MEANINGS[name][1] for name in table["statistic"]]
-    if present.any():
-        n = int(present.any(axis=1).sum())
-        for row in [*_variance_rows(store), _verdict_row(x, present)]:
-            table.loc[len(table)] = [row[0], "all", row[1], np.nan, np.nan, n, MEANINGS[row[0]][0], row[2]]
-    return table
+    if level is not None and not 0 < level < 1:
+        raise ValueError(f"level {level}: give a confidence level between 0 and 1, such as 0.95, or None")
+    tables = []
+    for name, store in by_name(stores).items():
+        for group, part, at in _groups(store, by, path):
+            table = _described(part, at, thresholds or Thresholds(), level, seed)
+            if by is not None:
+                table.insert(0, by, [group] * len(table))
+            if not isinstance(stores, xr.Dataset):
+                table.insert(0, "store", [name] * len(table))
+            tables.append(table)
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else tables[0]
 
 
-def _variance_rows(store: xr.Dataset) -> list[tuple[str, float, str]]:
-    parts = variance_parts(
+def _groups(store: xr.Dataset, by: str | None, path: int) -> Iterator[tuple[Any, xr.Dataset, int]]:
+    """(group, its part of the store, path in that part)."""
+    if by is None:
+        yield None, store, path
+    elif by == "path":
+        for k in range(store.sizes["path"]):
+            yield k, store.isel(path=[k]), 0
+    else:
+        values = question_labels(store, by, path)
+        found, counts = np.unique(values, return_counts=True)
+        if counts.max() < 2:
+            raise ValueError(f"no two questions have the same {by!r}: give a label that questions share")
+        for value in found[counts >= 2].tolist():
+            yield value, store.isel(example=np.flatnonzero(values == value)), path
+
+
+def _described(store: xr.Dataset, path: int, thresholds: Thresholds, level: float | None, seed: int) -> pd.DataFrame:
+    x, present = path_thoughts(store, path)
+    if not present.any():
+        return pd.DataFrame(columns=pd.Index(COLUMNS))
+    held = _Held(
+        x,
+        present,
         store["thought"].transpose("example", "path", "step", "feature").values,
         store["mask"].transpose("example", "path", "step").values,
+        store["reference"].transpose("reference", "feature").values if "reference" in store else None,
     )
-    return [
-        (f"variance_{name}", part.share, f"{MEANINGS[f'variance_{name}'][1]} (noise: {part.chance:.2g})")
-        for name, part in parts.items()
-        if name != "total" and part.freedom
+    rows = [*_mean_rows(held, level, seed), *_other_rows(held, level, seed)]
+    table = [
+        (name, step, found.value, found.low, found.high, n, *MEANINGS[name])
+        for name, step, found, n in sorted(rows, key=lambda row: list(MEANINGS).index(row[0]))
     ]
+    verdict = collapse(x, present, thresholds)
+    said = f"{verdict.state}: {'; '.join(verdict.evidence)}"
+    n = int(present.any(axis=1).sum())
+    table.append(
+        ("verdict", "all", float(STATES.index(verdict.state)), np.nan, np.nan, n, MEANINGS["verdict"][0], said)
+    )
+    found = pd.DataFrame(table, columns=pd.Index(COLUMNS))
+    parts = variance_parts(held.paths, held.paths_present)
+    chance = {f"variance_{name}": f" (noise: {part.chance:.2g})" for name, part in parts.items()}
+    found["meaning"] += [chance.get(name, "") for name in found["statistic"]]
+    return found
 
 
-def _verdict_row(x: np.ndarray, present: np.ndarray) -> tuple[str, float, str]:
-    verdict = collapse(x, present)
-    code = float(("healthy", "drifting", "collapsed").index(verdict.state))
-    return "verdict", code, f"{verdict.state}: {'; '.join(verdict.evidence)}"
+# ----------------------------------------------------------------------------------------------- means over examples
 
 
-def _between_rows(x: np.ndarray, present: np.ndarray, draws: np.ndarray, tail: float) -> list[tuple]:
+def _mean_rows(held: _Held, level: float | None, seed: int) -> Iterator[Row]:
+    """Statistics that are a mean over examples, or a ratio of two."""
+    x, present = held.x, held.present
+    draws = None if level is None else resamples(len(x), seed)
     steps, deviation, square = between(x, present)
     there = present[:, steps]
-    rows = []
-    for name, below in (("spread", there), ("relative_spread", square)):
+    for name, top, below in (
+        ("spread", deviation, there),
+        ("total_spread", deviation * x.shape[2], there),
+        ("relative_spread", deviation, square),
+    ):
         for k, s in enumerate(steps):
-            rows.append((name, str(s), *_bounds(deviation[:, k], below[:, k], draws, tail), int(there[:, k].sum())))
-        rows.append((name, "all", *_bounds(deviation.sum(1), below.sum(1), draws, tail), int(there.any(1).sum())))
-    for name, function in CLOUD.items():
-        values = [float(function(x[present[:, s], s])) for s in steps]
-        for k, s in enumerate(steps):
-            rows.append((name, str(s), values[k], np.nan, np.nan, int(there[:, k].sum())))
+            yield name, str(s), ratio_bootstrap(top[:, k], below[:, k], draws, level), int(there[:, k].sum())
+        yield name, "all", ratio_bootstrap(top.sum(1), below.sum(1), draws, level), int(there.any(1).sum())
+    count = present.sum(axis=1)
+    several = count >= 2
+    if several.any():
+        cosines = np.where(several, np.nan_to_num(slot_cosines(x, present)), 0)
+        centre = (x * present[..., None]).sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None, None]
+        kl = np.where(several, (softmax_kl(centre, x) * present).sum(axis=1) / np.maximum(count, 1), 0)
+        for name, top in (("slot_cosine", cosines), ("slot_softmax_kl", kl)):
+            yield name, "all", ratio_bootstrap(top, several, draws, level), int(several.sum())
+    if held.reference is not None:
+        scale = norm_ratio(np.ones((1, x.shape[2])), held.reference)  # 1 / root mean square of the reference
+        square = np.square(x).mean(axis=-1) * present
+        for name, top, below in [
+            *((str(s), square[:, s], present[:, s]) for s in range(x.shape[1]) if present[:, s].any()),
+            ("all", square.sum(axis=1), count),
+        ]:
+            found = ratio_bootstrap(top, below, draws, level)
+            value, low, high = (scale * float(np.sqrt(bound)) for bound in (found.value, found.low, found.high))
+            yield "norm_ratio", name, Estimate(value, low, high), int((below > 0).sum())
+
+
+# ----------------------------------------------------------------------------------------------------- all the others
+
+
+def _other_rows(held: _Held, level: float | None, seed: int) -> Iterator[Row]:
+    """Statistics of clouds, and shares of the variance."""
+    steps, there = between(held.x, held.present)[0], held.present
+    if level is None:
+        found = {key: Estimate(value, np.nan, np.nan) for key, value in _of_rows(held, steps, slice(None)).items()}
+    else:
+        found = jackknife_all(lambda rows: _of_rows(held, steps, rows), len(there), level=level, seed=seed)
+    for (name, step), estimate in found.items():
+        if name == "active_units":
+            estimate = Estimate(estimate.value, np.nan, np.nan)  # a count jumps
+        on_steps = name not in ("gaussian_kl", *(key for key in MEANINGS if key.startswith("variance_")))
+        rows = there[:, steps] if on_steps else there
+        yield name, step, estimate, int(rows.any(axis=1).sum() if step == "all" else there[:, int(step)].sum())
+
+
+def _of_rows(held: _Held, steps: list[int], rows: np.ndarray | slice) -> dict[tuple[str, str], float]:
+    """(statistic, step) -> its value over some examples."""
+    x, present = held.x[rows], held.present[rows]
+    found: dict[tuple[str, str], float] = {}
+    each = [_cloud_statistics(x[present[:, s], s]) for s in steps]
+    for name in each[0]:
+        values = [statistics[name] for statistics in each]
+        found |= {(name, str(s)): value for s, value in zip(steps, values, strict=True)}
         known = [value for value in values if not np.isnan(value)]
-        mean = float(np.mean(known)) if known else np.nan
-        rows.append((name, "all", mean, np.nan, np.nan, int(there.any(1).sum())))
-    return rows
+        found[name, "all"] = float(np.mean(known)) if known else np.nan
+    if held.reference is not None:
+        found["gaussian_kl", "all"] = gaussian_kl(x[present], held.reference)
+    for name, part in variance_parts(held.paths[rows], held.paths_present[rows]).items():
+        if name != "total" and part.freedom:
+            found[f"variance_{name}", "all"] = part.share
+    return found
+
+
+def _cloud_statistics(cloud: np.ndarray) -> dict[str, float]:
+    """NaN where there are too few (different) vectors for a statistic."""
+    if len(cloud) < 2:
+        return dict.fromkeys(CLOUD, np.nan)
+    return {
+        **directions(cloud),
+        "cosine": mean_cosine(cloud),
+        "centred_cosine": mean_cosine(cloud, centred=True),
+        "active_units": float(active_units(cloud)),
+        "neighbour_ratio": neighbour_ratio(cloud),
+        "intrinsic_dimension": _dimension_or_nan(cloud),
+    }
+
+
+CLOUD = (
+    *("effective_rank", "participation_ratio", "anisotropy", "cosine", "centred_cosine"),
+    *("active_units", "neighbour_ratio", "intrinsic_dimension"),
+)
 
 
 def _dimension_or_nan(cloud: np.ndarray) -> float:
-    """The intrinsic dimension; NaN of fewer than three different vectors, such as a soft prompt's."""
-    return intrinsic_dimension(cloud) if len(np.unique(cloud, axis=0)) >= 3 else np.nan
+    try:
+        return intrinsic_dimension(cloud)
+    except ValueError:  # fewer than three different vectors, such as a soft prompt's
+        return np.nan
 
 
-CLOUD: dict[str, Callable[[np.ndarray], float]] = {
-    "effective_rank": effective_rank,
-    "participation_ratio": participation_ratio,
-    "cosine": mean_cosine,
-    "anisotropy": anisotropy,
-    "active_units": active_units,
-    "neighbour_ratio": neighbour_ratio,
-    "intrinsic_dimension": _dimension_or_nan,
-}
+# -------------------------------------------------------------------------------------------- what is drawn of a store
 
 
-def _within_rows(x: np.ndarray, present: np.ndarray, draws: np.ndarray, tail: float) -> list[tuple]:
-    count = present.sum(axis=1)
-    several = count >= 2
-    if not several.any():
-        return []
-    n = int(several.sum())
-    cosines = np.where(several, np.nan_to_num(slot_cosines(x, present)), 0)
-    centre = (x * present[..., None]).sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None, None]
-    kl = np.where(several, (softmax_kl(centre, x) * present).sum(axis=1) / np.maximum(count, 1), 0)
-    return [
-        ("slot_cosine", "all", *_bounds(cosines, several, draws, tail), n),
-        ("slot_softmax_kl", "all", *_bounds(kl, several, draws, tail), n),
-    ]
-
-
-def _reference_rows(
-    x: np.ndarray, present: np.ndarray, reference: np.ndarray, draws: np.ndarray, tail: float
-) -> list[tuple]:
+def spectrum_table(stores: Stores, path: int = 0) -> pd.DataFrame:
+    """Covariance eigenvalues of the thoughts at each step: store, step, direction (1, 2, ..), eigenvalue (units²),
+    cumulative (share of the variance in this and larger directions), relative (eigenvalue / mean squared length, which
+    no scale changes; they add up to the relative spread), n. `figures.spectrum` draws it."""
     rows = []
-    scale = norm_ratio(np.ones((1, x.shape[-1])), reference)  # 1 / root mean square of the reference
-    square = np.square(x).mean(axis=-1) * present
-    for name, top, there in [
-        *((str(s), square[:, s], present[:, s]) for s in range(x.shape[1]) if present[:, s].any()),
-        ("all", square.sum(axis=1), present.sum(axis=1)),
-    ]:
-        bounds = scale * np.sqrt(_bounds(top, there, draws, tail))
-        rows.append(("norm_ratio", name, *bounds.tolist(), int((there > 0).sum())))
-    n = int(present.any(axis=1).sum())
-    return [*rows, ("gaussian_kl", "all", gaussian_kl(x[present], reference), np.nan, np.nan, n)]
+    for name, store in by_name(stores).items():
+        x, present = path_thoughts(store, path)
+        for s in np.flatnonzero(present.sum(axis=0) >= 2).tolist():
+            cloud = x[present[:, s], s]
+            values = covariance_eigenvalues(cloud)
+            shares, relative = values.cumsum() / (values.sum() or 1), values / (np.square(cloud).sum(-1).mean() or 1)
+            for k, numbers in enumerate(zip(values.tolist(), shares.tolist(), relative.tolist(), strict=True)):
+                rows.append((name, str(s), k + 1, *numbers, len(cloud)))
+    columns = ["store", "step", "direction", "eigenvalue", "cumulative", "relative", "n"]
+    return pd.DataFrame(rows, columns=pd.Index(columns))
 
 
-def positive_steps(store: xr.Dataset, by: Literal["answer", "question"] = "answer") -> pd.DataFrame:
-    """Per example the gold step most similar to the answer: example, chosen, text, similarity, margin, candidates,
-    log_candidates; with label_critical_step also critical and agrees (both missing where the label is negative).
+def variance_table(stores: Stores, of: Literal["variance", "square"] = "variance") -> pd.DataFrame:
+    """The parts of the variance of all thoughts (see `variance_parts`): store, part, value (units²), share, chance (the
+    share of the variance that independent noise would have), n (thoughts); `figures.shares` draws it.
 
-    An example without steps has chosen -1 and text "". ValueError where the store holds no similarities.
+    of="square": shares of the mean square, with one part more, "constant": the vector that all thoughts have in common.
+    Parts of next to no variance look like those of much, unless one sees how little they are parts of.
     """
-    if by not in ("answer", "question"):
-        raise ValueError(f"similarity to {by!r}: use 'answer' or 'question'")
-    name = f"similarity_{by}"
-    if name not in store:
-        raise ValueError(f"this store holds no {name!r}: collect it on a task whose examples have gold steps")
-    found = positive_step(store[name].transpose("example", "reasoning").values)
-    table = pd.DataFrame({"example": store["example"].values, "chosen": found.index})
-    if "step_text" in store:
-        texts = store["step_text"].transpose("example", "reasoning").values
-        table["text"] = [str(row[k]) if k >= 0 else "" for row, k in zip(texts, found.index, strict=True)]
-    for key in ("similarity", "margin", "candidates", "log_candidates"):
-        table[key] = getattr(found, key)
-    if "label_critical_step" in store.coords:
-        critical = pd.Series(store["label_critical_step"].values).astype("Int64")
-        table["critical"] = critical.mask(critical < 0)
-        table["agrees"] = table["critical"] == table["chosen"]
-    return table
+    if of not in ("variance", "square"):
+        raise ValueError(f"shares of the {of!r}: use 'variance' or 'square'")
+    rows = []
+    for name, store in by_name(stores).items():
+        x = store["thought"].transpose("example", "path", "step", "feature").values.astype(np.float64)
+        mask = store["mask"].transpose("example", "path", "step").values
+        parts = variance_parts(x, mask)
+        n, square, total = int(mask.sum()), float(np.square(x[mask]).mean()), parts["total"].value
+        if of == "square":
+            rows.append((name, "constant", square - total, (square - total) / (square or 1), 0.0, n))
+        for part, found in parts.items():
+            if part != "total" and found.freedom:
+                share = found.share if of == "variance" else found.value / (square or 1)
+                rows.append((name, part, found.value, share, found.chance, n))
+    return pd.DataFrame(rows, columns=pd.Index(["store", "part", "value", "share", "chance", "n"]))
 
 
-def _bounds(top: np.ndarray, below: np.ndarray, draws: np.ndarray, tail: float) -> tuple[float, float, float]:
-    """Ratio of sums over examples, with the quantiles of its resamples (those without any such example left out)."""
-    below = np.asarray(below, dtype=np.float64)
-    if not below.any():
-        return 0.0, np.nan, np.nan
-    tops, belows = draws @ top, draws @ below
-    low, high = np.quantile(tops[belows > 0] / belows[belows > 0], [tail, 1 - tail])
-    return ratio(top, below), float(low), float(high)
+def feature_table(stores: Stores, path: int = 0) -> pd.DataFrame:
+    """Variance between questions of each feature: store, step, feature (counted from 0), variance (units²), n."""
+    rows = []
+    for name, store in by_name(stores).items():
+        x, present = path_thoughts(store, path)
+        for s in np.flatnonzero(present.sum(axis=0) >= 2).tolist():
+            variances = feature_variances(x[present[:, s], s])
+            rows += [(name, str(s), k, float(v), int(present[:, s].sum())) for k, v in enumerate(variances)]
+    return pd.DataFrame(rows, columns=pd.Index(["store", "step", "feature", "variance", "n"]))
+
+
+def readout_table(
+    store: xr.Dataset,
+    by: Literal["lens", "near"] = "lens",
+    *,
+    path: int = 0,
+    examples: Sequence[str] | int | None = None,
+) -> pd.DataFrame:
+    """What the thoughts of one path are read as: thought ("<example>, step <k>"), example, step, rank (1, 2, ..), id,
+    token, score; `figures.readout` draws it.
+
+    lens: by the output head, score is a probability. near: by embedding, score is a cosine. examples: ids, or how many
+    of the first. ValueError where the store was collected without `readout`.
+    """
+    if by not in ("lens", "near"):
+        raise ValueError(f"read-out by {by!r}: use 'lens' (output head) or 'near' (embeddings)")
+    if f"{by}_id" not in store:
+        raise ValueError("this store does not hold what thoughts are read as: collect it with readout=5 or so")
+    chosen = store.isel(path=path, example=chosen_rows(store, examples))
+    score = f"{by}_probability" if by == "lens" else f"{by}_cosine"
+    ids, tokens, scores = (
+        chosen[name].transpose("example", "step", "rank").values for name in (f"{by}_id", f"{by}_token", score)
+    )
+    mask, names = chosen["mask"].transpose("example", "step").values, chosen["example"].values
+    rows = [
+        (
+            f"{names[i]}, step {s}",
+            str(names[i]),
+            s,
+            k + 1,
+            int(ids[i, s, k]),
+            str(tokens[i, s, k]),
+            float(scores[i, s, k]),
+        )
+        for i, s in np.argwhere(mask).tolist()
+        for k in range(ids.shape[2])
+    ]
+    return pd.DataFrame(rows, columns=pd.Index(["thought", "example", "step", "rank", "id", "token", "score"]))

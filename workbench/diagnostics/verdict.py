@@ -6,10 +6,41 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .cloud import spread
+from .cloud import spread, still
 from .inputs import as_thoughts, ratio
-from .neighbours import nearest_distances
+from .neighbours import squared_distance_blocks
 from .thoughts import between, probe
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where `collapse` draws its lines, each pair for "drifting" and for "collapsed".
+
+    The defaults are from 75 runs of LTA-Thinker on the shift domain with the shipped backbone (1 to 8 thoughts,
+    auxiliary losses at weights 0 to 10, Muon and AdamW, the published recipe; 200 to 500 questions). The 19 that they
+    call collapsed answer like an empty slot (1 point more on average, 9 at most). The 31 that beat it by 15 points or
+    more have a relative spread of 0.05 to 0.42, a slot cosine of up to 0.65 (0.85 in one, with alignment at weight 1),
+    and at most 13 % of their questions with one thought (30 and 43 % in two with one or two slots).
+
+    Other methods need lines of their own: hidden states with a few huge features have high cosines and a low relative
+    spread by nature, a task with few different questions has many with the same thoughts. A soft prompt is collapsed by
+    construction, and so are thoughts nobody has trained, nearly.
+    """
+
+    low_spread: float = 0.1
+    """Relative spread between questions over all steps, below which thoughts depend little on the question."""
+    dead_spread: float = 0.02
+    """Relative spread of a step below which it does not depend on the question; collapsed where all steps do not."""
+    close_cosine: float = 0.7
+    """Mean cosine between slots above which they are merging."""
+    merged_cosine: float = 0.99
+    """The same, above which they are one."""
+    many_same: float = 0.25
+    """Share of the questions that have one and the same thoughts, from which on that is many."""
+    most_same: float = 0.75
+    """The same, from which on thoughts are collapsed."""
+    same_distance: float = 0.01
+    """Two questions have the same thoughts up to this share of the root mean square distance between questions."""
 
 
 @dataclass(frozen=True)
@@ -18,74 +49,61 @@ class Verdict:
 
     state: Literal["healthy", "drifting", "collapsed"]
     evidence: tuple[str, ...]
-    values: dict[str, float]  # those of `probe`, and twins: the share of questions with another's thoughts
+    values: dict[str, float]  # those of `probe`, and same: the largest share of questions with the same thoughts
     idle: tuple[int, ...]  # steps that do not depend on the question
 
 
-def collapse(
-    vectors: ArrayLike,
-    mask: ArrayLike | None = None,
-    *,
-    dead_spread: float = 0.02,
-    low_spread: float = 0.1,
-    merged_cosine: float = 0.99,
-    close_cosine: float = 0.9,
-    twin_distance: float = 0.002,
-    twin_share: float = 0.25,
-) -> Verdict:
-    """Judge thoughts [example, step, feature] by relative spread between questions, cosine between slots, and twins.
+def collapse(vectors: ArrayLike, mask: ArrayLike | None = None, thresholds: Thresholds | None = None) -> Verdict:
+    """Judge thoughts [example, step, feature] by relative spread between questions, cosine between slots, and how many
+    questions have the same thoughts in all steps.
 
-    collapsed: relative spread below `dead_spread` at every step (thoughts ignore the question), or slot cosine above
-    `merged_cosine` (several slots are one). drifting: the same beyond `low_spread` or `close_cosine`; some steps idle;
-    or at least `twin_share` of the questions have the thoughts of another one in all steps, up to `twin_distance` of
-    the root mean square distance between questions.
-
-    The defaults separate measured runs of LTA-Thinker on the shift domain: collapsed 0.00001 to 0.015 and 0.999,
-    useful 0.34 to 0.45 and 0.2 to 0.33, slots merging 0.47 to 0.59 and 0.91 to 0.96; the nearest of 300 questions of a
-    useful run are 0.009 apart, while their single slots often coincide, which is no fault: each says one of a few
-    things. Hidden states with a few huge features have high cosines and low relative spread by nature, and a task with
-    few different questions has twins: judge those with thresholds of their own. A soft prompt is collapsed by
-    construction.
+    collapsed: no step depends on the question, slots are one, or most questions have the same thoughts. drifting: the
+    same to a lesser degree, or some steps idle. `Thresholds` says where the lines are. "healthy" means not collapsed:
+    whether thoughts help, only accuracy tells, beside that with another question's thoughts.
     """
     x, present = as_thoughts(vectors, mask)
+    lines = thresholds or Thresholds()
     if not present.any():
         raise ValueError("there are no thoughts to judge: give vectors [example, step, feature] with at least one step")
     steps, deviation, square = between(x, present)
-    twins, several = _twins(x, present, twin_distance)
-    values = probe(x, present) | {"twins": twins / several if several else 0.0}
+    same, several = _same(x, present, lines.same_distance)
+    values = probe(x, present) | {"same": same / several if several else 0.0}
     rel, cosine = values["relative_spread"], values.get("slot_cosine", float("nan"))
     spreads = {s: ratio(deviation[:, k], square[:, k]) for k, s in enumerate(steps)}
-    idle = tuple(s for s, value in spreads.items() if value < dead_spread)
+    idle = tuple(s for s, value in spreads.items() if value < lines.dead_spread)
+    dead = len(idle) == len(steps)
     bad, poor = [], []
-    if len(idle) == len(steps):
-        bad.append(f"thoughts do not depend on the question: relative spread {rel:.2g} is below {dead_spread:g}")
+    if dead:
+        bad.append(f"thoughts do not depend on the question: relative spread {rel:.2g} is below {lines.dead_spread:g}")
     elif idle:
         which, low = (", ".join(parts) for parts in (map(str, idle), (f"{spreads[s]:.2g}" for s in idle)))
         poor.append(
             f"idle steps {which} (of {len(steps)}) do not depend on the question: relative spread {low}, "
-            f"below {dead_spread:g}"
+            f"below {lines.dead_spread:g}"
         )
-    elif rel < low_spread:
-        poor.append(f"thoughts depend little on the question: relative spread {rel:.2g} is below {low_spread:g}")
-    if cosine > merged_cosine:
-        bad.append(f"slots merged into one: their mean cosine {cosine:.4f} is above {merged_cosine:g}")
-    elif cosine > close_cosine:
-        poor.append(f"slots are merging: their mean cosine {cosine:.3f} is above {close_cosine:g}")
-    if len(idle) < len(steps) and values["twins"] >= twin_share:
-        poor.append(
-            f"{twins} of {several} questions have the thoughts of another question, up to {twin_distance:g} of the "
-            "distance between questions"
+    elif rel < lines.low_spread:
+        poor.append(f"thoughts depend little on the question: relative spread {rel:.2g} is below {lines.low_spread:g}")
+    if cosine > lines.merged_cosine:
+        bad.append(f"slots merged into one: their mean cosine {cosine:.4f} is above {lines.merged_cosine:g}")
+    elif cosine > lines.close_cosine:
+        poor.append(f"slots are merging: their mean cosine {cosine:.3f} is above {lines.close_cosine:g}")
+    if values["same"] >= lines.many_same and not dead:
+        (bad if values["same"] >= lines.most_same else poor).append(
+            f"{same} of {several} questions have the same thoughts, up to {lines.same_distance:g} of the distance "
+            "between questions"
         )
     good = [f"relative spread {rel:.2g}" + ("" if np.isnan(cosine) else f", slot cosine {cosine:.2f}")]
     state = "collapsed" if bad else "drifting" if poor else "healthy"
     return Verdict(state, tuple(bad + poor or good), values, idle)
 
 
-def _twins(x: np.ndarray, present: np.ndarray, distance: float) -> tuple[int, int]:
-    """How many examples have the thoughts of another in all steps, and how many examples have thoughts."""
+def _same(x: np.ndarray, present: np.ndarray, distance: float) -> tuple[int, int]:
+    """How many examples have the thoughts of the one that most others have the thoughts of (0 where nobody has those of
+    another), and how many have thoughts."""
     some = present.any(axis=1)
     whole = x[some].reshape(some.sum(), -1)
-    if len(whole) < 2:
-        return 0, len(whole)
-    typical = np.sqrt(2 * spread(whole, total=True))
-    return int((nearest_distances(whole, 1)[:, 0] <= distance * typical).sum()), len(whole)
+    if len(whole) < 2 or still(whole):
+        return len(whole) if len(whole) > 1 else 0, len(whole)
+    limit = 2 * spread(whole, total=True) * distance**2  # of squared distances, whose mean is twice the variance
+    most = max(int((squared <= limit).sum(axis=1).max()) for _, squared in squared_distance_blocks(whole, whole))
+    return most if most > 1 else 0, len(whole)

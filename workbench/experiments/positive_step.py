@@ -6,14 +6,14 @@ the default, so that a difference could show.
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
 from .. import figures
-from ..scores import Interval, mean_interval
+from ..diagnostics import rule_agreement
+from ..scores import Interval
 from .grid import Cell, Done, Setting
-from .report import Report, conditions, correct, difference, percent, points, statistic, sure, tabulate, where
+from .report import Report, asked, conditions, correct, difference, percent, points, statistic, sure, tabulate, where
 
 RULES = ("answer", "middle", "last", "random", "oracle")
 WEIGHT = 0.1
@@ -50,26 +50,38 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         rows.append({"positive": rule, **vars(found)})
         word = "changes" if sure(found) else "makes no sure difference to"
         findings.append(f"Positive by {rule} {word} accuracy: {points(found)} against no focus loss.")
-    hit = agreement(by["answer"][0].store())
-    if hit is not None:
-        findings.append(
-            f"Of the questions with several steps, the step most like the answer is the critical one in {percent(hit)}."
-        )
+    findings += _agreement(by["answer"][0].store())
     drawn = {
-        "positive_step": figures.bars(where(table, "measure", ["accuracy"]), label="positive", percent=True),
-        "positive_step_difference": figures.bars(pd.DataFrame(rows), label="positive", percent=True, reference=0.0),
+        "positive_step": figures.bars(
+            where(table, "measure", ["accuracy"]),
+            label="positive",
+            percent=True,
+            x_title="accuracy (%)",
+            of=asked(len(setting.seeds)),
+        ),
+        "positive_step_difference": figures.bars(
+            pd.DataFrame(rows),
+            label="positive",
+            percent=True,
+            reference=0.0,
+            x_title="accuracy, minus that without focus loss (points)",
+            of=asked(len(setting.seeds)),
+        ),
     }
     return Report(table, runs, drawn, tuple(findings))
 
 
-def agreement(store: xr.Dataset) -> Interval | None:
-    """How often the step most like the answer is the critical one, among questions with several steps; None unknown.
+def _agreement(store: xr.Dataset) -> list[str]:
+    """How often the step most like the answer is the critical one, where the task knows it.
 
     Both similarities are of frozen embeddings, so this is the same for every run.
     """
     if "label_critical_step" not in store.coords or "similarity_answer" not in store:
-        return None
-    similarity = store["similarity_answer"].transpose("example", "reasoning").values
-    several = np.isfinite(similarity).sum(1) > 1
-    chosen = np.nan_to_num(similarity[several], nan=-np.inf).argmax(1)
-    return mean_interval(chosen == store["label_critical_step"].values[several])
+        return []
+    table = where(where(rule_agreement(store), "rule", ["answer"]), "other", ["critical"])
+    return [
+        "Of the questions with several steps, the step most like the answer is the critical one in "
+        f"{percent(Interval(row['share'], row['low'], row['high'], row['n']))}, a random step in "
+        f"{100 * row['chance']:.1f} %."
+        for row in table.to_dict("records")
+    ]

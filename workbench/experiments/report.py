@@ -49,7 +49,7 @@ def statistic(name: str, store: str = "test") -> Values:
     """One number of `diagnostics.describe` over all slots."""
 
     def value(done: Done) -> float:
-        table = describe(done.store(store))
+        table = describe(done.store(store), level=None)
         return float(table.loc[(table["step"] == "all") & (table["statistic"] == name), "value"].iloc[0])
 
     return value
@@ -125,7 +125,6 @@ def against(
 ) -> go.Figure:
     """The table's measures against the setting `x`, a panel each; `reference`: rows drawn as a horizontal line."""
     names = dict.fromkeys(table["measure"])
-    seeds = max(table["runs"].tolist())
     lines = (
         None if reference is None else {reference_name: dict(zip(reference["measure"], reference["mean"], strict=True))}
     )
@@ -133,8 +132,13 @@ def against(
     return figures.response(
         table, x=x, color=color, facet="measure", log_x=log_x, percent=shares, reference=lines, points=runs,
         x_title=x_title, y_title={name: f"{name} (%)" if name in shares else name for name in names},
-        n=max(table["n"].tolist()), of=f"questions, {seeds} {'seed' if seeds == 1 else 'seeds'}",
+        n=max(table["n"].tolist()), of=asked(max(table["runs"].tolist())),
     )  # fmt: skip
+
+
+def asked(seeds: int) -> str:
+    """What a figure's n counts: "questions, 3 seeds"."""
+    return f"questions, {seeds} {'seed' if seeds == 1 else 'seeds'}"
 
 
 def points(interval: Interval) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .. import figures
 from .grid import Answers, Cell, Done, Setting, soft_prompt_training
-from .report import Report, conditions, correct, difference, joined, points, sure, tabulate
+from .report import Report, asked, conditions, correct, difference, joined, points, sure, tabulate
 
 ARITH = ("arith-shift", "arith-shift:hard", "arith", "arith:hard")
 BENCHMARKS = ("gsm8k", "math500", "aqua", "strategyqa")
@@ -58,9 +58,22 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         trained = " (trained on)" if name == setting.task else ""
         findings.append(f"{name}{trained}, against the empty slot: {', '.join(said)}.")
     drawn = {
-        "transfer": figures.bars(table, label="domain", color="thoughts by", percent=True),
+        "transfer": figures.bars(
+            table,
+            label="domain",
+            color="thoughts by",
+            percent=True,
+            x_title="accuracy (%)",
+            of=asked(len(setting.seeds)),
+        ),
         "transfer_difference": figures.bars(
-            pd.DataFrame(rows), label="domain", color="thoughts by", percent=True, reference=0.0
+            pd.DataFrame(rows),
+            label="domain",
+            color="thoughts by",
+            percent=True,
+            reference=0.0,
+            x_title="accuracy, minus that of the empty slot (points)",
+            of=asked(len(setting.seeds)),
         ),
     }
     return Report(table, runs, drawn, tuple(findings))

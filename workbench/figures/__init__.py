@@ -3,13 +3,14 @@
 A figure draws the numbers it is given and computes nothing that has a name in `diagnostics`, `scores` or `projection`.
 """
 
-from .curves import collapse_by_step, loss_curves
+from .curves import collapse_along, collapse_by_step, loss_curves
 from .export import redraw, save
 from .gallery import GALLERY, write_gallery
-from .heatmaps import matrix, readout, step_similarity
+from .heatmaps import divergences, matrix, readout, step_similarity
 from .intervals import accuracy, bars
 from .look import Style, style, template
 from .maps import thought_map
+from .motion import thought_motion
 from .response import response
 from .shares import shares
 from .spectra import distance_qq, spectrum
@@ -19,8 +20,10 @@ __all__ = [
     "Style",
     "accuracy",
     "bars",
+    "collapse_along",
     "collapse_by_step",
     "distance_qq",
+    "divergences",
     "loss_curves",
     "matrix",
     "readout",
@@ -33,5 +36,6 @@ __all__ = [
     "style",
     "template",
     "thought_map",
+    "thought_motion",
     "write_gallery",
 ]

@@ -1,13 +1,14 @@
-"""Values logged during training, as lines over training steps."""
+"""Values logged during training, and statistics of stores, as lines over training steps or slots."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from .look import GREY, Style, Width, as_text, need, panels, plain, side_by_side, style
+from .response import response
 
 PROBES = {  # columns of metrics.jsonl, see diagnostics.probe -> panel titles
     "probe_relative_spread": "relative spread (0 to 1)",
@@ -42,6 +43,40 @@ def collapse_by_step(metrics: pd.DataFrame | Mapping[str, pd.DataFrame], *, widt
             edge = {"range": [least - 0.05 * max(1 - least, 0.02), 1]}
         figure.update_yaxes(row=k // columns + 1, col=k % columns + 1, **edge)
     return figure
+
+
+def collapse_along(
+    statistics: pd.DataFrame,
+    over: Literal["step", "store"] = "step",
+    *,
+    show: Sequence[str] = ("relative_spread", "cosine", "effective_rank", "norm_ratio"),
+    level: float = 0.95,
+    width: Width = "page",
+) -> go.Figure:
+    """Statistics of thoughts with their intervals, slot by slot ("step") or over training ("store"): a panel for each.
+
+    statistics: what `diagnostics.describe` returns, of one store, of several by name (over the slots: a line for each),
+    or of one run's by training step (over training: the row "all", and the column store holds numbers). show: those of
+    its statistics to draw; those that it lacks are left out.
+    """
+    need(statistics, ["statistic", "step", "value", "low", "high", "n", "unit"], "diagnostics.describe(stores)")
+    slots = statistics["step"].astype(str) != "all"
+    rows = statistics.loc[statistics["statistic"].isin(list(show)) & (slots if over == "step" else ~slots)]
+    found = [name for name in show if (rows["statistic"] == name).any()]
+    if not found:
+        raise ValueError(f"none of {', '.join(show)} in this table: give what diagnostics.describe returns")
+    if over == "store" and ("store" not in rows or not pd.api.types.is_numeric_dtype(rows["store"])):
+        raise ValueError("stores without training steps: give diagnostics.describe({step: store, ...})")
+    units = dict(zip(rows["statistic"], rows["unit"], strict=True))
+    # one dictionary order decides which panel comes first
+    table = rows.assign(place=[found.index(name) for name in rows["statistic"]]).sort_values("place", kind="stable")
+    several = over == "step" and "store" in rows
+    return response(
+        table.assign(**{over: table[over].astype(int), **({"store": table["store"].astype(str)} if several else {})}),
+        x=over, y="value", facet="statistic", color="store" if several else None, level=level, width=width,
+        x_title="slot" if over == "step" else "training step",
+        y_title={name: plain(name) + (f" ({units[name]})" if units[name] != plain(name) else "") for name in found},
+    )  # fmt: skip
 
 
 def loss_curves(

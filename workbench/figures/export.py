@@ -15,10 +15,10 @@ import plotly.graph_objects as go
 
 from ..files import whole
 from ..runs import commit, versions
-from .look import MILLIMETRES, PIXEL, template
+from .look import MILLIMETRES, PIXEL, key_title, template
 
 Format = Literal["html", "png", "pdf", "svg"]
-DPI = 300  # of PNG files
+DPI = 300  # of PNG files for print
 SCREEN = 1.4  # text on a screen is read from further away than on paper
 _server = False  # whether kaleido's browser is up and waiting
 
@@ -29,13 +29,15 @@ def save(
     folder: str | Path = "figures",
     source: Mapping[str, Any] | None = None,
     formats: Sequence[Format] = ("html", "png"),
+    *,
+    dpi: int = DPI,
 ) -> list[Path]:
     """Write `folder/name.<format>` and the sidecar `folder/name.json`; returns their paths, the sidecar last.
 
     source: where the numbers come from (store, run, commit), kept in the sidecar beside the figure's full JSON and the
-    versions that drew it. HTML needs no network and fills its window; PNG (300 dpi), PDF and SVG have print size and
-    need Chromium: without it one warning names what was skipped, and HTML is written instead. All files appear whole
-    or not at all.
+    versions that drew it; dpi: dots per inch of PNG. HTML needs no network and fills its window; PNG, PDF and SVG have
+    print size and need Chromium: without it one warning names what was skipped, and HTML is written instead. All files
+    appear whole or not at all.
     """
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
         raise ValueError(f"{name!r} is no file name: use letters, digits, '-', '_' and '.', and `folder` for the place")
@@ -51,7 +53,7 @@ def save(
         "figure": content,
     }
     printed: list[Format] = [found for found in formats if found != "html"]
-    files: dict[str, bytes] = {**_printed(content, printed)} if printed else {}
+    files: dict[str, bytes] = {**_printed(content, printed, dpi)} if printed else {}
     if "html" in formats or len(files) < len(printed):
         files = {"html": _page(figure, name).encode(), **files}
     # ensure_ascii=False: Greek stays readable; default=str: paths in source
@@ -83,24 +85,22 @@ def _page(figure: go.Figure, name: str) -> str:
     """The figure as one HTML file that fills its window."""
     screen = go.Figure(figure)
     margin = {side: SCREEN * size for side, size in figure.layout.margin.to_plotly_json().items()}
-    entry = figure.layout.legend.entrywidth
-    screen.update_layout(
-        template=template(SCREEN),
-        width=None,
-        height=None,
-        margin=margin,
-        legend_entrywidth=SCREEN * entry if entry else None,
-    )
+    screen.update_layout(template=template(SCREEN), width=None, height=None, margin=margin)
+    screen.update_layout(title_pad_b=SCREEN * (figure.layout.title.pad.b or 0))
+    title = figure.layout.legend.title
+    if title.side == "left":
+        screen.update_layout(legend_title=key_title(re.sub("<[^>]*>", "", title.text), SCREEN))
     config = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
-    return screen.to_html(include_plotlyjs=True, include_mathjax=False, config=config, div_id=name)
+    # without auto_play=False what has frames would start to move by itself
+    return screen.to_html(auto_play=False, include_plotlyjs=True, include_mathjax=False, config=config, div_id=name)
 
 
-def _printed(content: dict[str, Any], formats: Sequence[Format]) -> dict[Format, bytes]:
+def _printed(content: dict[str, Any], formats: Sequence[Format], dpi: int) -> dict[Format, bytes]:
     """The figure in each format, or nothing and a warning where no browser starts."""
     from kaleido.errors import BrowserFailedError, ChromeNotFoundError
 
     try:
-        return {found: _image(content, found) for found in formats}
+        return {found: _image(content, found, dpi) for found in formats}
     except (ChromeNotFoundError, BrowserFailedError) as error:
         reason = "was not found" if isinstance(error, ChromeNotFoundError) else "does not start"
         warnings.warn(
@@ -111,7 +111,7 @@ def _printed(content: dict[str, Any], formats: Sequence[Format]) -> dict[Format,
         return {}
 
 
-def _image(content: dict[str, Any], form: Format) -> bytes:
+def _image(content: dict[str, Any], form: Format, dpi: int) -> bytes:
     """One image from kaleido's browser, which starts at the first call and stays for the next."""
     global _server
     import kaleido
@@ -123,15 +123,15 @@ def _image(content: dict[str, Any], form: Format) -> bytes:
         "width": layout.get("width") or round(MILLIMETRES["page"] * PIXEL),
         "height": layout.get("height") or round(100 * PIXEL),
     }
-    options = {"format": form, "scale": DPI / 96 if form == "png" else 1, **size}
+    options = {"format": form, "scale": dpi / 96 if form == "png" else 1, **size}
     if _server:
         return kaleido.calc_fig_sync(content, opts=options)
     # without mathjax=False the page waits for a script from the network
     page = kaleido.PageGenerator(mathjax=False)
     page.header += "<style>@page { margin: 0 } img { display: block }</style>"  # else a PDF loses its lower edge
-    image = kaleido.calc_fig_sync(content, opts=options, kopts={"page_generator": page})
     # a closing browser's last word, '{bye}', is logged as an error with a traceback; what fails here raises
     logging.getLogger("choreographer.channels.pipe").setLevel(logging.CRITICAL)
+    image = kaleido.calc_fig_sync(content, opts=options, kopts={"page_generator": page})
     # only now that a browser is known to start: a server whose browser fails leaves its caller waiting for ever
     kaleido.start_sync_server(page_generator=page, silence_warnings=True)
     _server = True

@@ -1,270 +1,167 @@
-"""Every figure once, drawn from invented numbers: what there is, and what table each takes."""
+"""Every kind of figure once, drawn from invented numbers: what there is, and the call that draws it from real ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 
 from ..files import write_text
-from .curves import collapse_by_step, loss_curves
+from . import invented
 from .export import Format, save
-from .heatmaps import matrix, readout, step_similarity
-from .intervals import accuracy, bars
-from .look import Width
-from .maps import thought_map
-from .response import response
-from .shares import shares
-from .spectra import distance_qq, spectrum
+from .look import Width, add_to_caption
 
-METHODS = ("cot", "soft_prompt", "lta_thinker")
-CLOUDS = ("LTA-Thinker", "soft prompt", "token embeddings")
+SCREEN_DPI = 150  # a page of pictures, not print
 
 
 class Entry(NamedTuple):
-    """A figure of the gallery: what it shows, and a function that draws it."""
+    """A figure of the gallery: what it shows, the call for real results, and a function that draws it."""
 
     about: str
+    call: str
     draw: Callable[[Width], go.Figure]
 
 
-def write_gallery(folder: str | Path, formats: Sequence[Format] = ("png",), width: Width = "page") -> list[Path]:
-    """Save every figure of the gallery into `folder`, and a README.md that shows them; returns the paths, that last."""
+def write_gallery(
+    folder: str | Path, formats: Sequence[Format] = ("png",), width: Width = "column", *, dpi: int = SCREEN_DPI
+) -> list[Path]:
+    """Save every figure of the gallery into `folder`/gallery, and a `folder`/README.md that shows them; the paths, that
+    last."""
     folder = Path(folder)
-    paths, lines = (
-        [],
-        ["# Figures", "", "Drawn from invented numbers, to show the forms: `workbench figures --gallery`."],
-    )
+    paths = []
     for name, entry in GALLERY.items():
-        paths += save(_marked(entry.draw(width)), name, folder, {"gallery": name}, formats)
-        lines += ["", f"## {name.replace('_', ' ')}", "", entry.about]
-        if "png" in formats:
-            lines += ["", f"![{name}]({name}.png)"]
-    write_text(folder / "README.md", "\n".join([*lines, ""]))
+        paths += save(marked(entry.draw(width)), name, folder / "gallery", {"gallery": name}, formats, dpi=dpi)
+    write_text(folder / "README.md", page(pictures="png" in formats))
     return [*paths, folder / "README.md"]
 
 
-def _marked(figure: go.Figure) -> go.Figure:
+def page(*, pictures: bool = True) -> str:
+    """The gallery as a Markdown page."""
+    lines = ["# Figures", "", *INTRODUCTION]
+    for name, entry in GALLERY.items():
+        lines += ["", f"## {name.replace('_', ' ')}", "", entry.about, "", "```python", entry.call, "```"]
+        if pictures:
+            lines += ["", f"![{name.replace('_', ' ')}, invented numbers](gallery/{name}.png)"]
+    return "\n".join([*lines, ""])
+
+
+def marked(figure: go.Figure) -> go.Figure:
     """With a caption that says that the numbers mean nothing."""
-    return figure.update_layout(title_text=f"{figure.layout.title.text} (invented numbers)")
+    return add_to_caption(figure, "(invented numbers)")
 
 
-# ---------------------------------------------------------------------------------------------------------- the tables
-
-
-def _points() -> pd.DataFrame:
-    """As `projection.project` returns: four slots, of which one ignores the question."""
-    rng = np.random.default_rng(0)
-    meaning = np.repeat(["all +", "all -", "mixed"], [100, 100, 50])
-    centre = {"all +": (1.0, 0.6), "all -": (-1.0, -0.5), "mixed": (0.1, 0.2)}
-    parts = []
-    for step, strength in enumerate((1.0, 0.6, 0.0, 0.8)):
-        at = np.array([centre[label] for label in meaning]) * strength + [0.8 * step - 1.2, 0.5 * (step % 2)]
-        at = at + (0.15 if strength else 0.01) * rng.normal(size=at.shape)
-        part = pd.DataFrame({"x": at[:, 0], "y": at[:, 1], "step": step, "label_meaning": meaning})
-        parts.append(part.assign(example=np.arange(len(meaning)), correct=rng.random(len(meaning)) < 0.7))
-    table = pd.concat(parts, ignore_index=True)
-    table.attrs = {"how": "pca", "explained": [0.43, 0.31], "trustworthiness": 0.97, "neighbours": 15}
-    table.attrs["checked_rows"] = len(table)
-    return table
-
-
-def _metrics(collapsed: bool = False) -> pd.DataFrame:
-    """As `runs.read_metrics` returns: losses at every step, the probe set at every twentieth."""
-    rng = np.random.default_rng(int(collapsed))
-    step = np.arange(1, 301)
-    falling = np.exp(-step / 80)
-    table = pd.DataFrame({"step": step, "loss_likelihood": 0.3 + 2 * falling + 0.1 * rng.random(300)})
-    table["loss_focus"] = 1.1 - (0.02 if collapsed else 0.4) * (1 - falling) + 0.02 * rng.random(300)
-    table["loss_focus_log_steps"] = 1.1 + 0.01 * rng.random(300)
-    table["loss"] = table["loss_likelihood"] + 0.1 * table["loss_focus"]
-    ends = {"relative_spread": (0.4, 0.01), "effective_rank": (6, 1.5), "cosine": (0.6, 0.99), "slot_cosine": (0.2, 1)}
-    for name, end in ends.items():
-        values = end[collapsed] * (1 - falling) + 0.1 * falling
-        table[f"probe_{name}"] = np.where(step % 20 == 0, values, np.nan)
-    return table
-
-
-def _sweep(x: str, settings: Sequence[float], lines: Sequence[str], color: str) -> pd.DataFrame:
-    """Accuracies that rise with a setting, one line above the other."""
-    rng = np.random.default_rng(0)
-    rows = [
-        {x: at, color: line, "mean": 0.42 + 0.12 * k + 0.25 * (1 - np.exp(-at / 3)) + rng.normal(0, 0.008)}
-        for k, line in enumerate(lines)
-        for at in settings
-    ]
-    table = pd.DataFrame(rows)
-    return table.assign(low=table["mean"] - 0.03, high=table["mean"] + 0.028, n=1000)
-
-
-def _thoughts(width: Width) -> go.Figure:
-    lines = ("soft_prompt", "lta_thinker")
-    table = _sweep("thoughts", (1, 2, 4, 8), lines, "method")
-    rng = np.random.default_rng(1)
-    single = pd.concat([table.assign(mean=table["mean"] + rng.normal(0, 0.02, len(table))) for _ in range(3)])
-    return response(
-        table, x="thoughts", color="method", percent=True, reference={"empty slot": 0.41}, points=single,
-        x_title="number of thoughts", y_title="accuracy (%)", width=width,
-    )  # fmt: skip
-
-
-def _samples(width: Width) -> go.Figure:
-    table = _sweep("samples", (1, 2, 4, 8, 16, 32), ("mean", "vote", "pass@k"), "measure")
-    return response(table, x="samples", color="measure", log_x=True, percent=True, y_title="accuracy (%)", width=width)
-
-
-def _variance(width: Width) -> go.Figure:
-    noise = np.linspace(0, 2, 25)
-    parts = {"kl": 3 * np.exp(-noise), "accuracy": 0.8 - 0.15 * noise}
-    table = pd.concat(
-        [pd.DataFrame({"variance": noise, "measure": name, "mean": mean}) for name, mean in parts.items()]
-    )
-    spread = np.where(table["measure"] == "kl", 0.2, 0.03)
-    return response(
-        table.assign(low=table["mean"] - spread, high=table["mean"] + spread), x="variance", facet="measure",
-        percent=["accuracy"], reference={"empty slot": {"accuracy": 0.41}}, n=500, width=width,
-        x_title="variance of the noise (units²)", y_title={"kl": "Gaussian KL (nats)", "accuracy": "accuracy (%)"},
-    )  # fmt: skip
-
-
-def _weights(width: Width) -> go.Figure:
-    weights = np.array([0.001, 0.01, 0.1, 1, 10])
-    mean = 0.8 - 0.05 * np.log10(weights / 0.1) ** 2
-    table = pd.DataFrame({"weight": weights, "mean": mean, "low": mean - 0.03, "high": mean + 0.03, "n": 5})
-    return response(
-        table, x="weight", log_x=True, percent=True, of="seeds", reference={"without this loss": 0.72},
-        x_title="weight of the focus loss", y_title="accuracy (%)", width=width,
-    )  # fmt: skip
-
-
-def _accuracies(width: Width) -> go.Figure:
-    named = {"empty slot": 0.41, "soft prompt": 0.57, "LTA-Thinker": 0.81, "another question's thoughts": 0.42}
-    rows = [("arith-shift", *row) for row in named.items()]
-    rows += [("arith", "empty slot ", 0.998), ("arith", "LTA-Thinker ", 0.978)]
-    table = pd.DataFrame(rows, columns=pd.Index(["task", "name", "mean"]))
-    low, high = table["mean"] - 0.03, np.minimum(table["mean"] + 0.03, 0.9995)
-    return accuracy(table.assign(low=np.minimum(low, table["mean"]), high=high, n=1000), width=width)
-
-
-def _ablations(width: Width) -> go.Figure:
-    change = ("without the focus loss", "without the alignment loss", "one thought", "thoughts of another question")
-    parts = [(name, domain, loss * k) for domain, k in (("arith-shift", 1), ("arith", 0.2))
-             for name, loss in zip(change, (-0.02, -0.06, -0.21, -0.39), strict=True)]  # fmt: skip
-    table = pd.DataFrame(parts, columns=pd.Index(["change", "task", "mean"]))
-    table = table.assign(low=table["mean"] - 0.03, high=table["mean"] + 0.025, n=1000)
-    title = "difference to the full method (points)"
-    return bars(table, label="change", color="task", reference=0, percent=True, x_title=title, width=width)
-
-
-def _spectrum(width: Width) -> go.Figure:
-    direction = np.arange(1, 65)
-    parts = []
-    for name, decay in zip(CLOUDS, (0.15, 0.6, 0.03), strict=True):
-        eigenvalue = np.exp(-decay * direction)
-        shares_up_to = np.cumsum(eigenvalue) / eigenvalue.sum()
-        parts.append(
-            pd.DataFrame({"direction": direction, "eigenvalue": eigenvalue, "cumulative": shares_up_to, "cloud": name})
-        )
-    return spectrum(pd.concat(parts), color="cloud", n=1000, width=width)
-
-
-def _qq(width: Width) -> go.Figure:
-    rng = np.random.default_rng(0)
-    expected = np.sort(rng.chisquare(8, 500))
-    heavy = expected * (1 + (expected / 25) ** 3)
-    parts = [
-        pd.DataFrame({"expected": expected, "observed": observed, "cloud": name})
-        for name, observed in zip(CLOUDS[:2], (heavy, expected + rng.normal(0, 0.1, 500)), strict=True)
-    ]
-    return distance_qq(pd.concat(parts), facet="cloud", width=width)
-
-
-def _shares(width: Width) -> go.Figure:
-    parts = ("slot", "question", "question_slot", "path", "residual")
-    found = {"LTA-Thinker": (0.4, 0.25, 0.2, 0.05, 0.1), "soft prompt": (0.97, 0, 0, 0, 0.03)}
-    rows = [
-        {"store": name, "part": part, "share": share}
-        for name, values in found.items()
-        for part, share in zip(parts, values, strict=True)
-    ]
-    return shares(pd.DataFrame(rows), n=4000, width=width)
-
-
-def _divergences(width: Width) -> go.Figure:
-    kl = np.random.default_rng(0).gamma(2, 3, (3, 3))
-    np.fill_diagonal(kl, 0)
-    names = list(CLOUDS)
-    return matrix(
-        pd.DataFrame(kl, names, names), name="Gaussian KL(row ‖ column) (nats)", form=".1f", width=width,
-        row_title="thoughts of", column_title="relative to", caption="n = 1000 thoughts each",
-    )  # fmt: skip
-
-
-def _agreement(width: Width) -> go.Figure:
-    names = list(METHODS)
-    kappa = pd.DataFrame([[np.nan, -0.1, 0.2], [-0.1, np.nan, 0.55], [0.2, 0.55, np.nan]], names, names)
-    return matrix(kappa, name="agreement of answers (Cohen's κ)", caption="n = 1000 questions", width=width)
-
-
-def _steps(width: Width) -> go.Figure:
-    rng = np.random.default_rng(0)
-    rows = []
-    for k in range(10):
-        similarity = rng.uniform(-0.3, 0.9, rng.integers(2, 6))
-        critical = int(rng.integers(len(similarity)))
-        rows += [
-            {"example": f"{k:04d}", "step": s, "similarity": value} | {"chosen": s == similarity.argmax(),
-             "critical": s == critical}
-            for s, value in enumerate(similarity)
-        ]  # fmt: skip
-    return step_similarity(pd.DataFrame(rows), width=width)
-
-
-def _readout(width: Width) -> go.Figure:
-    rng = np.random.default_rng(0)
-    tokens = (" gains", " loses", "+", "-", " pens", "\n", " harvests", "7")
-    rows = []
-    for question in ("0000", "0001"):
-        for slot in range(3):
-            score = np.sort(rng.dirichlet(np.ones(6)))[::-1][:4]
-            found = rng.permutation(len(tokens))[:4]
-            rows += [
-                {"thought": f"{question}, slot {slot}", "rank": k + 1, "token": tokens[found[k]], "score": score[k]}
-                for k in range(4)
-            ]
-    return readout(pd.DataFrame(rows), width=width)
-
-
-def _losses(width: Width) -> go.Figure:
-    return loss_curves(_metrics(), window=5, width=width)
-
-
-def _collapse(width: Width) -> go.Figure:
-    return collapse_by_step({"healthy": _metrics(), "collapsed": _metrics(collapsed=True)}, width=width)
-
-
+INTRODUCTION = (
+    "Every kind of figure once, at the width of a paper's column. The numbers are invented: they show the forms, and",
+    "each caption says so. `workbench figures --gallery` writes this page, `notebooks/07_gallery.ipynb` shows the same",
+    "figures live, and `workbench figures --from figures/gallery/NAME.json` draws one again in any format.",
+    "",
+    "In the calls, `stores` is a dictionary name -> store, `snapshots` is training step -> store, and `table` holds",
+    'means. Every function takes `width="column"` (85 mm) or `"page"` (175 mm).',
+)
 GALLERY: Mapping[str, Entry] = {
-    "accuracy": Entry("Accuracies with their intervals, a panel per task.", _accuracies),
-    "accuracy_by_thoughts": Entry("Accuracy against the number of thoughts; single seeds are faint.", _thoughts),
-    "accuracy_by_samples": Entry("Mean, majority vote and pass@k against the number of samples.", _samples),
-    "variance": Entry("Two measures with their own units against the variance of noise.", _variance),
-    "loss_weights": Entry("Accuracy against the weight of a loss, on a logarithmic axis.", _weights),
-    "ablations": Entry("Paired differences, as of ablations and counter-tests.", _ablations),
+    "accuracy": Entry(
+        "Accuracies with their intervals, a panel per task.",
+        "wb.figures.accuracy(wb.accuracy_table(stores))",
+        invented.draw_accuracies,
+    ),
+    "accuracy_by_thoughts": Entry(
+        "Accuracy against the number of thoughts; single seeds are faint.",
+        'wb.figures.response(table, x="thoughts", color="method", percent=True, points=runs)',
+        invented.draw_thoughts,
+    ),
+    "accuracy_by_samples": Entry(
+        "Mean, majority vote and pass@k against the number of answers, with bands.",
+        'wb.figures.response(table, x="samples", color="measure", log_x=True, percent=True, band=True)',
+        invented.draw_samples,
+    ),
+    "variance": Entry(
+        "Two measures with their own units against the variance of noise.",
+        'wb.figures.response(table, x="variance", facet="measure", percent=["accuracy"])',
+        invented.draw_variance,
+    ),
+    "loss_weights": Entry(
+        "Accuracy against the weight of a loss, on a logarithmic axis.",
+        'wb.figures.response(table, x="weight", log_x=True, percent=True, reference={"without this loss": 0.72})',
+        invented.draw_weights,
+    ),
+    "ablations": Entry(
+        "Paired differences to the full method.",
+        'wb.figures.bars(table, label="change", color="task", percent=True, reference=0)',
+        invented.draw_ablations,
+    ),
+    "counter_tests": Entry(
+        "What accuracy is lost where thoughts are dropped, swapped or noised.",
+        'wb.figures.bars(table, label="change", mean="difference", percent=True, reference=0)  # workbench counter',
+        invented.draw_counter_tests,
+    ),
     "thought_map": Entry(
         "Thoughts in the plane by what their question means, a panel per slot.",
-        lambda width: thought_map(_points(), "label_meaning", "step", width=width),
+        'wb.figures.thought_map(wb.project(store), color="label_meaning", facet="step")',
+        invented.draw_thought_map,
     ),
-    "losses": Entry("The total loss and its parts over training.", _losses),
+    "map_over_training": Entry(
+        "One map of the same thoughts at several training steps.",
+        'wb.figures.thought_map(wb.project(snapshots), color="label_meaning", facet="store")',
+        invented.draw_map_over_training,
+    ),
+    "thought_motion": Entry(
+        "The same under a slider: on a screen each thought moves from step to step.",
+        'wb.figures.thought_motion(wb.project(snapshots), color="label_meaning")',
+        invented.draw_motion,
+    ),
+    "losses": Entry(
+        "The total loss and its parts over training.",
+        "wb.figures.loss_curves(wb.read_metrics(run), window=5)",
+        invented.draw_losses,
+    ),
     "collapse": Entry(
-        "The probe set's thoughts over training: a collapsed run meets the edges of its panels.", _collapse
+        "The probe set's thoughts over training: a collapsed run meets the edges of its panels.",
+        'wb.figures.collapse_by_step({"healthy": wb.read_metrics(run), "collapsed": wb.read_metrics(other)})',
+        invented.draw_collapse,
     ),
-    "spectrum": Entry("Eigenvalues of the thoughts' covariance, and the variance up to each.", _spectrum),
-    "distance_qq": Entry("Squared Mahalanobis distances beside those of a Gaussian.", _qq),
-    "variance_parts": Entry("Where the variance of thoughts comes from.", _shares),
-    "divergences": Entry("Divergences between the thoughts of methods, or of epochs.", _divergences),
-    "agreement": Entry("How far the answers of methods agree.", _agreement),
-    "positive_steps": Entry("Which gold step is most like the answer, and which one is critical.", _steps),
-    "readout": Entry("The tokens that each thought is nearest to.", _readout),
+    "collapse_along_slots": Entry(
+        "The statistics of thoughts, slot by slot.",
+        "wb.figures.collapse_along(wb.describe(stores))",
+        invented.draw_along_slots,
+    ),
+    "collapse_along_training": Entry(
+        "The same over training, with intervals over questions.",
+        'wb.figures.collapse_along(wb.describe(snapshots), "store")',
+        invented.draw_along_training,
+    ),
+    "spectrum": Entry(
+        "Eigenvalues of the thoughts' covariance, and the variance up to each.",
+        'wb.figures.spectrum(wb.diagnostics.spectrum_table(store), color="step")',
+        invented.draw_spectrum,
+    ),
+    "distance_qq": Entry(
+        "Squared Mahalanobis distances beside those of a Gaussian.",
+        'wb.figures.distance_qq(table, facet="cloud")  # of wb.diagnostics.mahalanobis_qq(vectors)',
+        invented.draw_qq,
+    ),
+    "variance_parts": Entry(
+        "Where the variance of thoughts comes from.",
+        "wb.figures.shares(wb.diagnostics.variance_table(stores))",
+        invented.draw_shares,
+    ),
+    "divergences": Entry(
+        "Divergences between the thoughts of methods, or of training steps.",
+        'wb.figures.divergences(wb.diagnostics.divergence_table(stores), "gaussian_kl")',
+        invented.draw_divergences,
+    ),
+    "agreement": Entry(
+        "How far the answers of methods agree.",
+        'wb.figures.matrix(kappa, name="agreement of answers (Cohen\'s κ)", caption="n = 1000 questions")',
+        invented.draw_agreement,
+    ),
+    "positive_steps": Entry(
+        "Which gold step is most like the answer, and which one is critical.",
+        "wb.figures.step_similarity(wb.diagnostics.step_table(store, examples=10))",
+        invented.draw_steps,
+    ),
+    "readout": Entry(
+        "The tokens that each thought is read as.",
+        "wb.figures.readout(wb.diagnostics.readout_table(store, examples=2))",
+        invented.draw_readout,
+    ),
 }

@@ -1,7 +1,6 @@
 """Tables of numbers as coloured cells that say their number: matrices, gold steps, what thoughts read as."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +8,36 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import BLACK, BLUE, MILLIMETRES, SMALL, VERMILLION, Width, as_text, need, panels, plain
+from .look import (
+    BLACK,
+    EDGES,
+    MILLIMETRES,
+    NOTHING,
+    PALE_BLUE,
+    PALE_VERMILLION,
+    PIXEL,
+    SMALL,
+    Width,
+    as_text,
+    beside,
+    folded,
+    need,
+    panels,
+    plain,
+    written,
+)
 
-ONE_SIDED = ((0.0, "#F4F4F4"), (1.0, BLUE))  # from nothing
-TWO_SIDED = ((0.0, VERMILLION), (0.5, "#F4F4F4"), (1.0, BLUE))  # from below through nothing to above
+ONE_SIDED = ((0.0, NOTHING), (1.0, PALE_BLUE))  # so pale that black can be read on all of it
+TWO_SIDED = ((0.0, PALE_VERMILLION), (0.5, NOTHING), (1.0, PALE_BLUE))  # from below through nothing to above
 MOST = 200  # rows a figure can show
-LETTER = 1.45  # mm of a small letter, on average
+LINE = 3.2  # mm from one small line to the next
+BETWEEN = {  # divergence -> what it is called, from the row's thoughts to the column's
+    "gaussian_kl": "Gaussian KL(row ‖ column)",
+    "knn_kl": "nearest-neighbour KL(row ‖ column)",
+    "frechet_distance": "squared Fréchet distance",
+    "mmd": "squared maximum mean discrepancy",
+    "feature_softmax_kl": "KL(row ‖ column) of softmax over features",
+}
 
 
 def matrix(
@@ -38,14 +61,43 @@ def matrix(
         raise ValueError("no number to draw: give a table with at least one")
     texts = [["–" if np.isnan(value) else f"{value:{form}}".replace("-", "−") for value in row] for row in numbers]
     rows, columns = [plain(str(label)) for label in values.index], [plain(str(label)) for label in values]
-    longest = max(len(text) for row in texts for text in row)
-    written = LETTER * longest + 1 <= _cell(rows, len(columns), width, bar=False)
+    longest = max(written(text, SMALL) for row in texts for text in row)
+    fits = longest + 4 <= _cell(rows, len(columns), width, bar=False)
     hover = [[f"{row}, {column}: {text}" for column, text in zip(columns, line, strict=True)]
              for row, line in zip(rows, texts, strict=True)]  # fmt: skip
-    figure = _cells(numbers, rows, columns, name, (column_title, row_title), caption, width, hover, limits, not written)
-    if written:
+    figure = _cells(numbers, rows, columns, name, (column_title, row_title), caption, width, hover, limits, not fits)
+    if fits:
         figure.data[0].update(text=texts, texttemplate="%{text}")
     return figure
+
+
+def divergences(table: pd.DataFrame, divergence: str, *, step: str = "all", width: Width = "page") -> go.Figure:
+    """One divergence between all pairs of clouds: from the thoughts at the left to those below.
+
+    table: what `diagnostics.divergence_table` returns, of stores by name or by training step; step: "0", .., or "all".
+    A cloud and itself are 0; pairs that were not compared are empty. The token embeddings stand last.
+    """
+    need(table, ["first", "second", "step", "divergence", "value", "unit"], "diagnostics.divergence_table(stores)")
+    rows = table.loc[(table["divergence"] == divergence) & (table["step"].astype(str) == step)]
+    if rows.empty:
+        known = ", ".join(dict.fromkeys(map(str, table["divergence"])))
+        raise ValueError(f"no {divergence!r} at step {step!r} in this table: it has {known}")
+    names = list(dict.fromkeys([*rows["first"], *rows["second"]]))
+    names.sort(key=lambda name: name in ("token embeddings", "reference"))
+    square = pd.DataFrame(np.nan, pd.Index(names), pd.Index(names))
+    for first, second, value in zip(rows["first"], rows["second"], rows["value"], strict=True):
+        square.loc[first, second] = value
+        if divergence in ("frechet_distance", "mmd"):  # measured once
+            square.loc[second, first] = value
+    for name in names:
+        square.loc[name, name] = 0.0
+    sizes = [int(size) for column in ("n_first", "n_second") if column in rows for size in rows[column]]
+    counted = f"n = {min(sizes)}{f' to {max(sizes)}' if max(sizes) > min(sizes) else ''} each; " if sizes else ""
+    return matrix(
+        square, name=f"{BETWEEN.get(divergence, plain(divergence))} ({rows['unit'].iloc[0]})", form=".3g", width=width,
+        caption=f"{counted}{'all thoughts' if step == 'all' else f'slot {step}'}",
+        row_title="thoughts of", column_title="relative to",
+    )  # fmt: skip
 
 
 def step_similarity(
@@ -100,10 +152,10 @@ def readout(table: pd.DataFrame, *, name: str = "probability", caption: str = ""
     shape = len(thoughts), max(ranks) + 1
     z, texts, hover = np.full(shape, np.nan), np.full(shape, "", object), np.full(shape, "", object)
     z[at, ranks] = table["score"].to_numpy(float)
-    most = max(2, int(_cell(thoughts, shape[1], width, bar=True) / LETTER))
+    room = _cell(thoughts, shape[1], width, bar=True) - 4
     for row, rank, token, score in zip(at, ranks, table["token"], table["score"], strict=True):
         shown = _visible(str(token))
-        texts[row, rank] = as_text(shown if len(shown) <= most else shown[: most - 1] + "…")
+        texts[row, rank] = as_text(_cut(shown, room))
         hover[row, rank] = f"{shown}: {score:.3g}"
     said = f"n = {len(thoughts)} thoughts{f'; {caption}' if caption else ''}"
     columns, axes = [str(k + 1) for k in range(shape[1])], ("nearest tokens, by rank", "")
@@ -128,6 +180,14 @@ def _visible(token: str) -> str:
     return token
 
 
+def _cut(text: str, room: float) -> str:
+    """As much of a text as `room` pixels hold, at least its first letter."""
+    cut = text
+    while len(cut) > 2 and written(cut, SMALL) > room:
+        cut = f"{cut.rstrip('…')[:-1]}…"
+    return cut
+
+
 def _cells(
     z: np.ndarray,
     rows: Sequence[str],
@@ -146,7 +206,11 @@ def _cells(
         raise ValueError(f"{len(rows)} rows: at most {MOST} can be seen, take some of them")
     below, foot = _column_labels(columns, _cell(rows, len(columns), width, bar=bar))
     height = max(14, min(6.5 * len(rows), 180))
-    figure = panels([name], 1, height, width, axes=axes, caption=caption, legend=legend, foot=foot)
+    labels, left = beside(rows, width)
+    figure = panels(
+        [name], 1, height, width, axes=axes, caption=caption, legend=legend, foot=foot,
+        left=left + (18 if axes[1] else 0),
+    )  # fmt: skip
     figure.add_trace(
         go.Heatmap(
             z=[[None if np.isnan(value) else value for value in row] for row in z.tolist()],
@@ -156,7 +220,7 @@ def _cells(
             hovertemplate="%{customdata}<extra></extra>",
             hoverongaps=False,
             coloraxis="coloraxis",
-            textfont={"size": SMALL},
+            textfont={"size": SMALL, "color": BLACK},
             xgap=1,
             ygap=1,
         )
@@ -168,30 +232,29 @@ def _cells(
     figure.update_layout(
         coloraxis={"colorscale": colors, **ends, "showscale": bar, "colorbar": {"len": 1, "nticks": 5}}
     )
-    every = 1 if height >= 3.2 * len(rows) else math.ceil(3.2 * len(rows) / height)
+    every = 1 if height >= LINE * len(rows) else math.ceil(LINE * len(rows) / height)
+    bare: dict[str, Any] = {"ticks": "", "showline": False, "ticklabelstandoff": 2}
     places = list(range(len(rows)))[::every]
-    bare: dict[str, Any] = {"ticks": "", "showline": False}
-    labels = {"tickvals": places, "ticktext": [as_text(rows[k]) for k in places]}
-    figure.update_yaxes(**labels, **bare, range=[len(rows) - 0.5, -0.5])
+    figure.update_yaxes(tickvals=places, ticktext=labels[::every], **bare, range=[len(rows) - 0.5, -0.5])
     return figure.update_xaxes(**below, **bare, range=[-0.5, len(columns) - 0.5])
 
 
 def _cell(rows: Sequence[str], count: int, width: Width, *, bar: bool) -> float:
-    """About how many mm wide a cell is, beside the labels of its row and perhaps a colour bar."""
-    return (MILLIMETRES[width] - (28 if bar else 14) - LETTER * max(map(len, rows))) / count
+    """About how many pixels wide a cell is, beside the labels of its row, their name, and perhaps a colour bar."""
+    return (MILLIMETRES[width] * PIXEL - EDGES - beside(rows, width)[1] - 18 - (50 if bar else 0)) / count
 
 
 def _column_labels(columns: Sequence[str], cell: float) -> tuple[dict[str, Any], float]:
     """Ticks under the cells (in lines, slanted, or only some of the numbers, as there is room), and their mm beyond one
     line."""
     places = list(range(len(columns)))
+    longest = max(written(label, SMALL) for label in columns)
     if all(label.isdecimal() for label in columns):
-        every = math.ceil((LETTER * max(map(len, columns)) + 1) / cell)
+        every = math.ceil((longest + 4) / cell)
         return {"tickvals": places[::every], "ticktext": list(columns[::every])}, 0
-    wrapped = [textwrap.wrap(label, max(1, int(cell / LETTER)), break_long_words=False) or [""] for label in columns]
-    if max(len(line) for label in wrapped for line in label) * LETTER <= cell:
-        texts = ["<br>".join(map(as_text, label)) for label in wrapped]
-        return {"tickvals": places, "ticktext": texts, "tickangle": 0}, 3.2 * (max(map(len, wrapped)) - 1)
-    longest = max(map(len, columns))
+    texts = [folded(as_text(label), cell - 4, SMALL) for label in columns]
+    lines = [label.split("<br>") for label in texts]
+    if max(written(line, SMALL) for label in lines for line in label) <= cell - 4:
+        return {"tickvals": places, "ticktext": texts, "tickangle": 0}, LINE * (max(map(len, lines)) - 1)
     slanted = {"tickvals": places, "ticktext": [as_text(label) for label in columns], "tickangle": -40}
-    return slanted, LETTER * longest * math.sin(math.radians(40))
+    return slanted, longest / PIXEL * math.sin(math.radians(40))

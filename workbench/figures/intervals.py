@@ -1,6 +1,5 @@
 """Conditions side by side, each a dot with its interval: accuracies, ablations, paired differences, counter-tests."""
 
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import SMALL, Style, Width, as_text, counted, need, panels, plain, style
+from .look import SMALL, Style, Width, as_text, beside, counted, need, panels, plain, style
 from .means import (
     VALUES,
     Reference,
@@ -99,6 +98,8 @@ def bars(
     key = [plain(str(line)) for line in lines if len(lines) > 1]
     across = 1 if width == "column" else min(columns, len(split))
     slots = {panel: _slots(rows if across > 1 else rows.loc[rows["panel"] == panel]) for panel in split}
+    texts, left = beside([str(label) for label in rows["label"]], width)
+    folded = dict(zip(map(str, rows["label"]), texts, strict=True))
     figure = panels(
         headings(split, x_title),
         across,
@@ -109,6 +110,7 @@ def bars(
         legend_title=plain(color) if color and key else "",
         caption=f"{caption}; numbers: means",
         match=("" if own else "x") + ("y" if across > 1 else ""),
+        left=left,
     )
     at = places(split, across)
     for panel, trace in _traces(rows, slots, bool(key), percent):
@@ -117,7 +119,7 @@ def bars(
     for panel, place in at.items():
         values = on_axis([panel] if own else split, references, rows)
         figure.update_xaxes(range=span(values, shares=percent, edge=0.08), showgrid=True, **place)
-        figure.update_yaxes(**_labels(slots[panel], 45 if width == "page" else 24), **place)
+        figure.update_yaxes(**_labels(slots[panel], folded), **place)
     return figure
 
 
@@ -185,15 +187,16 @@ def _dots(part: pd.DataFrame, at: list[float], look: Style, line: str, form: str
     )
 
 
-def _labels(slots: Mapping[tuple[Any, Any], float], longest: int) -> dict[str, Any]:
+def _labels(slots: Mapping[tuple[Any, Any], float], texts: Mapping[str, str]) -> dict[str, Any]:
     """The y axis: a label in the middle of its slots, downwards, with room for the number above the first dot."""
     places: dict[str, list[float]] = {}
     for (label, _), at in slots.items():
         places.setdefault(str(label), []).append(at)
     return {
         "tickvals": [sum(found) / len(found) for found in places.values()],
-        "ticktext": ["<br>".join(map(as_text, textwrap.wrap(label, longest))) for label in places],
+        "ticktext": [texts[label] for label in places],
         "range": [max(slots.values()) + 0.5, -0.8],
         "ticks": "",
+        "ticklabelstandoff": 2,
         "showline": False,
     }

@@ -7,8 +7,8 @@ and whole numbers have theirs for good.
 
 import html
 import math
-import textwrap
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -21,9 +21,12 @@ Match = Literal["", "x", "y", "xy"]
 MILLIMETRES: dict[Width, int] = {"column": 85, "page": 175}
 PIXEL = 96 / 25.4  # CSS pixels per mm: what plotly, SVG and PDF count in
 TEXT, SMALL = 8 * 96 / 72, 7 * 96 / 72  # font sizes in pixels: 8 and 7 pt
+EDGES = 24  # pixels left and right of the plot area, its tick labels aside
+ENTRY = 19  # pixels from one line of a legend to the next
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#8C8C8C"
+PALE_BLUE, PALE_VERMILLION, NOTHING = "#5BA5CF", "#E6935B", "#F4F4F4"  # ends and middle of a scale under black text
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY)  # grey for yellow, too pale a line on white
 
 
@@ -45,6 +48,12 @@ STYLES = {
     "cot": Style(BLACK, "triangle-up", "dash"),
     "soft_prompt": Style(ORANGE, "diamond", "dashdot"),
     "lta_thinker": Style(BLUE),
+    "mean": Style(BLUE),  # of several answers
+    "majority_vote": Style(GREEN, "square", "dash"),
+    "pass@k": Style(PURPLE, "triangle-up", "dot"),
+    "healthy": Style(GREEN),
+    "drifting": Style(ORANGE, "square", "dot"),
+    "collapsed": Style(VERMILLION, "diamond", "dash"),
     "all_+": Style(BLUE),  # what the new words of an arith question mean
     "all__": Style(VERMILLION, "diamond", "dash"),
     "mixed": Style(PURPLE, "square", "dot"),
@@ -61,6 +70,12 @@ STYLES = {
     "focus_log_steps": Style(GREY, "x", "dot"),  # what the focus loss is when it sees no difference between steps
     "alignment": Style(GREEN, "square", "dashdot"),
 }
+# how far each letter of Helvetica reaches, in units of the font's size; of others see `written`
+_WIDTHS = {
+    0.22: "ijl'|", 0.28: "ft !,./:;I[]\\", 0.34: "r()-`", 0.39: "*\"", 0.5: "cksvxyzJ^{}", 0.67: "ABEFKPSTVXYZ&",
+    0.56: "abdeghnopqu_0123456789#$?L", 0.59: "+<=>~−", 0.72: "CDHNRUw", 0.78: "GOQ", 0.84: "mM%", 1.0: "W@…",
+}  # fmt: skip
+_ADVANCE = {letter: width for width, letters in _WIDTHS.items() for letter in letters}
 _FREE = (GREEN, PURPLE, SKY, VERMILLION, BLACK, ORANGE, BLUE)  # those that STYLES uses least come first
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -69,7 +84,7 @@ _met: dict[str, Style] = {}  # labels outside STYLES, in the order this process 
 
 def style(label: object) -> Style:
     """The colour, marker and dash of a label: fixed for `STYLES` and whole numbers, else kept from its first use on."""
-    if isinstance(label, int | np.integer):
+    if isinstance(label, int | np.integer) or (isinstance(label, str) and label.isdecimal()):
         return Style(COLORS[int(label) % 8], _SYMBOLS[int(label) % 5], _DASHES[(int(label) + int(label) // 8) % 4])
     name = str(label).lower().replace("-", "_").replace(" ", "_")  # lta-thinker, lta_thinker, LTA-Thinker are one
     if name not in STYLES and name not in _met:
@@ -97,7 +112,7 @@ def template(scale: float = 1.0) -> go.layout.Template:
         "ticklen": 3 * scale,
         "tickwidth": 0.75,
         "tickcolor": "#444444",
-        "exponentformat": "e",  # not 200µ
+        "tickformat": "~g",  # 10000 and 0.0002, not 1e+4 and 200µ
         "tickfont": {"size": small},
         "title": {"font": {"size": text}, "standoff": 4 * scale},
     }
@@ -109,16 +124,17 @@ def template(scale: float = 1.0) -> go.layout.Template:
         "ticklen": 3 * scale,
         "title": {"side": "right", "font": {"size": text}},
     }
-    # the title is a caption under the axes: n, and what one must know to read the figure
+    # the title is a caption under the axes: n, and what one must know to read the figure; "bottom" is plotly's word for
+    # its first line, the only one it places alike whether more follow or not
     caption = {
         "font": {"size": small, "color": "#555555"},
         "x": 0,
         "xref": "container",
         "xanchor": "left",
         "y": 0,
-        "yref": "container",
+        "yref": "paper",
         "yanchor": "bottom",
-        "pad": {"l": 4 * scale, "b": 4 * scale},
+        "pad": {"l": 4 * scale},
     }
     legend = {
         "orientation": "h",
@@ -129,7 +145,7 @@ def template(scale: float = 1.0) -> go.layout.Template:
         "yanchor": "top",
         "font": {"size": text},
         "bgcolor": "rgba(0,0,0,0)",
-        "title": {"font": {"size": text}},
+        "title": {"font": {"size": text}, "side": "top"},
         "tracegroupgap": 0,
     }
     return go.layout.Template(
@@ -161,25 +177,28 @@ def panels(
     legend_title: str = "",
     caption: str = "",
     match: Match = "x",
+    left: float = 0,
     foot: float = 0,
 ) -> go.Figure:
     """An empty figure with a panel of `height` mm for each title (or one height per row), and room around them.
 
     axes: names of the x axis, written once below all panels, and of the y axis, written at the left ones; legend: the
-    texts that will stand in it (none: no legend), beside its title; match: the axes that have the same range in all
-    panels, so that inner ones need no tick labels; foot: more room below, in mm, for tall tick labels.
+    texts that will stand in it (none: no legend), and its title; match: the axes that have the same range in all
+    panels, so that inner ones need no tick labels; left: pixels that words beside the y axis take (0: numbers stand
+    there); foot: more room below, in mm, for tall tick labels.
     """
     if width not in MILLIMETRES:
         raise ValueError(f"unknown width {width!r}: use {' or '.join(map(repr, get_args(Width)))}")
     total = MILLIMETRES[width] * PIXEL
     rows = math.ceil(len(titles) / columns)
     heights = [height] * rows if isinstance(height, int | float) else list(height)
-    line = 1.4 * TEXT  # of text, in pixels
-    heading = line + 4 if any(titles) else 0
-    words = "<br>".join(textwrap.wrap(as_text(caption), int(total / (0.47 * SMALL))))
-    below = 8 + 2 * line + foot * PIXEL + ((words.count("<br>") + 1) * 1.3 * SMALL if words else 0)
-    entry = 0.56 * TEXT * max(map(len, legend), default=0)  # about the width of the longest label
-    above = 8 + heading + _key_height(len(legend), entry, legend_title, total)
+    heading = 1.4 * TEXT + 4 if any(titles) else 0
+    words = folded(as_text(caption), total - 12, SMALL)
+    axis = 8 + 1.4 * TEXT * (1 + bool(axes[0])) + foot * PIXEL  # its labels and name
+    below = axis + 3 + _caption_height(words)
+    keys, plot = [as_text(label) for label in legend], total - EDGES - (0 if left else 40)
+    key, key_height = _key(keys, as_text(legend_title), plot, total - 8)
+    above = 8 + heading + key_height
     gap = heading + 8
     inner = sum(heights) * PIXEL + (rows - 1) * gap
     across = total - 60  # about what the outer tick labels leave
@@ -194,6 +213,10 @@ def panels(
         row_heights=heights,
         specs=[[{} if r * columns + c < len(titles) else None for c in range(columns)] for r in range(rows)],
     )
+    start = left / (total - EDGES)  # words stand inside the plot area, of which a legend can use the whole width
+    figure.for_each_xaxis(lambda x: x.update(domain=[start + (1 - start) * end for end in x.domain]))
+    if left:
+        figure.update_yaxes(automargin=False)
     for k, title in enumerate(titles):
         place: dict[str, Any] = {"row": k // columns + 1, "col": k % columns + 1}
         if title:  # above the panel's upper left corner
@@ -204,30 +227,96 @@ def panels(
         if place["col"] == 1:
             figure.update_yaxes(title_text=axes[1], **place)
     if columns > 1:  # one name for all, under the middle, as far below the axes as plotly writes it
-        middle: dict[str, Any] = {"x": 0.5, "y": 0, "xanchor": "center", "yanchor": "top", "yshift": -7 - 1.3 * SMALL}
+        middle: dict[str, Any] = {"x": (1 + start) / 2, "y": 0, "xanchor": "center", "yanchor": "top"}
+        middle["yshift"] = -7 - 1.3 * SMALL
         figure.add_annotation(text=axes[0], xref="paper", yref="paper", name="x title", **middle)
     return figure.update_layout(
         template=template(),
         width=round(total),
         height=round(above + inner + below),
-        margin={"l": 10, "r": 14, "t": above, "b": below},
-        legend={"entrywidth": entry, "title": {"text": as_text(legend_title) or None if legend else None}},
+        margin={"l": 10, "r": EDGES - 10, "t": above, "b": below},
+        legend={"title": key},
         showlegend=bool(legend),
-        title={"text": words or None},
+        title={"text": words or None, "pad": {"b": -(axis + SMALL)}},
     )
+
+
+def add_to_caption(figure: go.Figure, words: str) -> go.Figure:
+    """The figure with more words at the end of its caption, and the room they need."""
+    before = figure.layout.title.text or ""
+    after = folded(f"{before.replace('<br>', ' ')} {as_text(words)}".strip(), figure.layout.width - 12, SMALL)
+    more = _caption_height(after) - _caption_height(before)
+    return figure.update_layout(
+        title_text=after, height=round(figure.layout.height + more), margin_b=figure.layout.margin.b + more
+    )
+
+
+def _caption_height(words: str) -> float:
+    return (words.count("<br>") + 1) * 1.3 * SMALL if words else 0
+
+
+def _key(entries: Sequence[str], title: str, across: float, most: float) -> tuple[dict[str, Any], float]:
+    """A legend's title, beside its entries where all of them fit into one line, else above them; the legend's height.
+
+    plotly puts as many entries, 45 pixels wider than their texts, into a line as fit into `across` pixels, and does not
+    count the title, which may use all of `most`.
+    """
+    if not entries:
+        return {"text": None}, 0
+    wide = [45 + written(text) for text in entries]
+    if title and sum(wide) <= across and written(title) + 12 + sum(wide) <= most:
+        return key_title(title), ENTRY + 10
+    lines, used = 1, 0.0
+    for one in wide:
+        lines, used = (lines + 1, one) if used and used + one > across else (lines, used + one)
+    return {"text": title or None}, lines * ENTRY + 10 + (1.3 * TEXT if title else 0)
+
+
+def key_title(title: str, scale: float = 1.0) -> dict[str, Any]:
+    """A legend's title on the line of its first entries.
+
+    Alone, plotly would write it some pixels higher than them. Its font's size sets its line, so that is larger, and a
+    span inside has the size of the text.
+    """
+    text = TEXT * scale
+    line = 5 + (max(1.3 * text, 16) + 3) / 2 + 0.39 * text  # where plotly writes an entry, from the legend's top
+    inner = f'<span style="font-size:{1.3 * text / line:.3f}em">{title}</span>'
+    return {"text": inner, "side": "left", "font": {"size": line / 1.3}}
+
+
+def beside(labels: Sequence[str], width: Width) -> tuple[list[str], float]:
+    """Labels for the left of a panel, in lines of at most 40 % of the figure, and the pixels they take there."""
+    lines = [folded(as_text(label), 0.4 * MILLIMETRES[width] * PIXEL, SMALL) for label in labels]
+    return lines, 6 + max(written(line, SMALL) for label in lines for line in label.split("<br>"))
+
+
+def written(text: str, size: float = TEXT) -> float:
+    """About how many pixels a text takes in Helvetica, tags and all markup aside."""
+    bare = html.unescape(re.sub(r"<[^>]*>", "", text))
+    return size * sum(_ADVANCE.get(letter, 0.6 if ord(letter) < 0x1100 else 1.0) for letter in bare)
+
+
+def folded(text: str, across: float, size: float = TEXT) -> str:
+    """A text with line breaks between words, so that no line takes more than `across` pixels unless one word does."""
+    return "<br>".join(_lines(text, across, size))
+
+
+def _lines(text: str, across: float, size: float) -> Iterator[str]:
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".strip()
+        if line and written(longer, size) > across:
+            yield line
+            longer = word
+        line = longer
+    yield line
 
 
 def side_by_side(count: int, width: Width) -> int:
     """How many of `count` panels stand beside each other."""
-    return min(count, 2 if width == "column" or count == 4 else 3)
-
-
-def _key_height(entries: int, entry: float, title: str, total: float) -> float:
-    """Pixels of a legend whose entries are so wide."""
-    if not entries:
-        return 0
-    across = 0.95 * total - 0.56 * TEXT * len(title)
-    return math.ceil(entries / max(1, int(across // (entry + 45)))) * 1.3 * 1.4 * TEXT + 6
+    if width == "column":
+        return 1 if count == 3 else min(count, 2)
+    return min(count, 2 if count == 4 else 3)
 
 
 def counted(table: pd.DataFrame, n: str | int, of: str, level: float | None) -> str:

@@ -100,11 +100,13 @@ def draw_lines(
 
 
 def span(values: ArrayLike, *, shares: bool = False, edge: float = 0.05) -> list[float]:
-    """An axis range around the finite values; shares: these are percentages, beyond 0 and 100 there is nothing."""
+    """An axis range around the finite values; shares: these are percentages, and there is little to show beyond 0 and
+    100, only the half of a mark that stands there."""
     least, most = float(np.nanmin(values)), float(np.nanmax(values))
     room = edge * (most - least) or 0.1 * abs(most) or 1
     if shares and least >= 0 and most <= 100:
-        return [max(0, least - room), min(100, most + room)]
+        mark = 0.015 * (most - least + 2 * room)
+        return [max(-mark, least - room), min(100 + mark, most + room)]
     return [least - room, most + room]
 
 

@@ -97,7 +97,7 @@ def response(
         figure.update_yaxes(range=span(on_axis(together, references, means, single), shares=shares), **place)
     figure.update_xaxes(**_settings(means["x"].to_numpy(), log_x, MILLIMETRES[width] / across - 12))
     # bars of several lines at one setting stand beside each other; plotly's shift would be uneven on a log axis
-    group = None if dense or log_x else "group"
+    group = None if dense or log_x or len(lines) == 1 else "group"
     return figure.update_layout(scattermode=group, scattergap=0.85)
 
 

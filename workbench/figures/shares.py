@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import SMALL, Width, as_text, counted, need, panels, plain, style
+from .look import SMALL, Width, as_text, beside, counted, need, panels, plain, style
 
 PATTERNS = ("", "/", ".", "x", "\\", "-", "|", "+")  # beside the colours, for those who cannot tell them apart
 ROOM = {"page": 6.0, "column": 14.0}  # percent of a bar that its number needs
@@ -31,7 +31,7 @@ def shares(
     if table.empty:
         raise ValueError("no rows to draw: give one row per label and part")
     wide = _wide(table, label, part, share)
-    names = [str(name) for name in wide.index]
+    names, left = beside([plain(str(name)) for name in wide.index], width)
     figure = panels(
         [""],
         1,
@@ -41,13 +41,14 @@ def shares(
         legend=[plain(str(name)) for name in wide],
         legend_title=plain(part),
         caption=counted(table, n, of, None),
+        left=left,
     )
     for k, name in enumerate(wide):
         percent = [100 * float(value) for value in wide[name]]
         figure.add_trace(
             go.Bar(
                 x=percent,
-                y=[as_text(plain(found)) for found in names],
+                y=names,
                 orientation="h",
                 name=as_text(plain(str(name))),
                 legendgroup=str(name),
@@ -72,9 +73,9 @@ def shares(
                 hovertemplate=f"%{{y}}: %{{x:.1f}} %<extra>{as_text(name)}</extra>",
             )
         )
-    figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="normal")
+    figure.update_layout(barmode="stack", bargap=0.35, legend_traceorder="grouped")
     figure.update_xaxes(range=[0, 100])
-    return figure.update_yaxes(autorange="reversed", ticks="", showline=False)
+    return figure.update_yaxes(autorange="reversed", ticks="", showline=False, ticklabelstandoff=2)
 
 
 def _wide(table: pd.DataFrame, label: str, part: str, share: str) -> pd.DataFrame:

@@ -7,9 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .look import Width, as_text, counted, panels, plain, side_by_side, style
-from .maps import MANY, MOST_POINTS
 from .means import headings, places, span, tidy
+from .points import MANY
 
+QUANTILES = 20000  # of one panel: more would lie on each other
 FLOOR = 1e-8  # of the largest eigenvalue: what is less is rounding, and would fill a log axis
 
 
@@ -39,6 +40,11 @@ def spectrum(
             f"eigenvalues from {values.min():g} and cumulative shares from {shares.min():g} to {shares.max():g}: "
             "give eigenvalues of 0 or more and shares between 0 and 1"
         )
+    twice = rows.duplicated(["direction", "line"]).to_numpy()
+    if twice.any():
+        direction, line = rows.loc[twice, ["direction", "line"]].iloc[0]
+        whose = f" for {line}" if color else ""
+        raise ValueError(f"direction {direction:g} stands twice{whose}: give one spectrum a line, of one slot each")
     lines = list(rows["line"].unique())
     key = [plain(str(line)) for line in lines if len(lines) > 1]
     least = FLOOR * values.max()
@@ -60,10 +66,21 @@ def spectrum(
         seen = part.loc[part["eigenvalue"] >= least]
         figure.add_trace(_line(seen["direction"], seen["eigenvalue"], str(line), few, bool(key)), row=1, col=1)
         figure.add_trace(_line(part["direction"], 100 * part["cumulative"], str(line), few, False), row=1, col=2)
-    decades = np.log10(values.max() / values[values >= least].min())
-    ticks: dict[str, Any] = {"dtick": "D2"} if decades < 1 else {"dtick": 1 if decades <= 5 else 2}
-    figure.update_yaxes(type="log", **ticks, row=1, col=1)
+    figure.update_yaxes(type="log", **_decades(values[values >= least]), row=1, col=1)
     return figure.update_yaxes(range=[0, 100], row=1, col=2)
+
+
+def _decades(values: np.ndarray) -> dict[str, Any]:
+    """Ticks of a logarithmic axis: at 1, 2, 5 within a decade, at each power of ten, or at every second one."""
+    least, most = np.log10(values.min()), np.log10(values.max())
+    if most - least < 1:
+        return {"dtick": "D2"}
+    if most - least <= 5:
+        return {"dtick": 1}
+    powers = [k for k in range(int(np.floor(least)), int(np.ceil(most)) + 1) if k % 2 == 0]
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    texts = [f"10{str(k).translate(raised)}" if k else "1" for k in powers]
+    return {"tickvals": [10.0**k for k in powers], "ticktext": texts}
 
 
 def _line(x: Any, y: Any, line: str, few: bool, keyed: bool) -> go.Scatter:
@@ -102,7 +119,7 @@ def distance_qq(
         raise ValueError("an expected or observed distance is missing or infinite: leave such rows out of the table")
     split = list(rows["panel"].unique())
     sizes = [int((rows["panel"] == panel).sum()) for panel in split]
-    thinned = max(sizes) > MOST_POINTS
+    thinned = max(sizes) > QUANTILES
     across = side_by_side(len(split), width)
     figure = panels(
         headings(split, None),
@@ -111,13 +128,13 @@ def distance_qq(
         width,
         axes=("chi-square quantile", unit),
         caption=f"n = {min(sizes) if len(set(sizes)) == 1 else f'{min(sizes)} to {max(sizes)}'} {of}"
-        + (f", {MOST_POINTS} of them drawn" if thinned else "")
+        + (f", {QUANTILES} of them drawn" if thinned else "")
         + "; on the line: as a Gaussian's",
         match="",
     )
     for panel, place in places(split, across).items():
         part = rows.loc[rows["panel"] == panel].sort_values("expected")
-        keep = np.unique(np.linspace(0, len(part) - 1, min(len(part), MOST_POINTS)).round().astype(int))
+        keep = np.unique(np.linspace(0, len(part) - 1, min(len(part), QUANTILES)).round().astype(int))
         look, drawn = style(panel), part.iloc[keep]
         ends = span([0.0, *part["expected"], *part["observed"]], edge=0.03)
         figure.add_shape(

@@ -6,10 +6,24 @@ import torch
 
 from ..backbone import Backbone
 from ..config import choose
-from . import baselines, lta_thinker
+from . import baselines, coconut, lta_thinker, soft_thinking, softcot, softcot_pp
 from .base import METHODS, LatentMethod, Losses, Prompt, Stage, Thoughts
 
-__all__ = ["METHODS", "LatentMethod", "Losses", "Prompt", "Stage", "Thoughts", "baselines", "build", "lta_thinker"]
+__all__ = [
+    "METHODS",
+    "LatentMethod",
+    "Losses",
+    "Prompt",
+    "Stage",
+    "Thoughts",
+    "baselines",
+    "build",
+    "coconut",
+    "lta_thinker",
+    "soft_thinking",
+    "softcot",
+    "softcot_pp",
+]
 
 
 def build(name: str, backbone: Backbone, config: Any = None, *, seed: int = 0) -> LatentMethod:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -35,13 +35,25 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """Thoughts as weighted means of embeddings: the tokens that are mixed (-1 for padding), heaviest first."""
+
+    tokens: Int[Tensor, "example path step component"]
+    weights: Float[Tensor, "example path step component"]
+
+
+@dataclass(frozen=True)
 class Thoughts:
-    """Thought vectors; `mask` is true where there is one, `tokens` names the token where a thought is one (else -1)."""
+    """Thought vectors; `mask` is true where there is one, `tokens` names the token where a thought is one (else -1).
+
+    `mixture` says the same as `vectors` in a hundredth of the space, where thoughts are mixtures of words.
+    """
 
     vectors: Float[Tensor, "example path step feature"]
     mask: Bool[Tensor, "example path step"]
     tokens: Int[Tensor, "example path step"] | None = None
     signals: dict[str, Float[Tensor, "example path step"]] = field(default_factory=dict)
+    mixture: Mixture | None = None
 
 
 @dataclass(frozen=True)
@@ -58,10 +70,14 @@ class Losses:
 
 @dataclass(frozen=True)
 class Stage:
-    """A leg of a curriculum: its name and its share of the epochs."""
+    """A leg of a curriculum: its name, its share of the epochs, and whether optimisers forget what went before.
+
+    fresh: "stage" at its start, "epoch" at the start of each of its epochs (moments and step counts begin anew).
+    """
 
     name: str = "train"
     share: float = 1.0
+    fresh: Literal["never", "stage", "epoch"] = "never"
 
 
 class LatentMethod(nn.Module, ABC):
@@ -70,6 +86,8 @@ class LatentMethod(nn.Module, ABC):
     name: ClassVar[str]
     Config: ClassVar[type]
     presets: ClassVar[dict[str, Any]] = {}
+    stage: int | None = None  # of the stages, the one its weights were last trained in; None: all are behind them
+    training_step: int | None = 0  # optimiser steps behind its weights; None where the file they came from did not say
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -99,7 +117,10 @@ class LatentMethod(nn.Module, ABC):
     def render(self, example: Example, task: Task) -> Prompt:
         """The example as ids: instruction, question, slot; the worked steps are the target."""
         message = task.message(example.question, SLOT, self.backbone.family)
-        before, after = self.backbone.around(message, task.opening)
+        return self.prompt(example, task, *self.backbone.around(message, task.opening))
+
+    def prompt(self, example: Example, task: Task, before: Int[Tensor, "_"], after: Int[Tensor, "_"]) -> Prompt:
+        """The example between the given ids of what stands around its slot."""
         steps = tuple(self.backbone.ids(step + "\n") for step in example.steps)
         announced = self.backbone.ids(f"{task.mark} {example.answer}")
         end = torch.tensor([self.backbone.turn_end])
@@ -122,6 +143,13 @@ class LatentMethod(nn.Module, ABC):
 
     def start(self, stage: int, prompts: Sequence[Prompt]) -> None:
         """Called before a stage with the prompts it will train on."""
+
+    def begin_epoch(self, stage: int, epoch: int) -> None:
+        """Called before each epoch of a stage, and when training goes on within one; what is drawn may hang on it."""
+
+    def remark(self, thoughts: Sequence[Thoughts]) -> str:
+        """One sentence about the thoughts of many questions (an entry each) that a reader must know; mostly empty."""
+        return ""
 
     def step_similarities(self, prompts: Sequence[Prompt]) -> dict[str, Float[Tensor, "example reasoning"]]:
         """Cosine of each gold step to "answer" and "question", NaN where there is no step; empty for most methods."""

@@ -73,7 +73,7 @@ class Task:
 
 
 def load_task(name: str, source: str | None = None, parse: Parsing = "strict", prompts: str | None = None) -> Task:
-    """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith).
+    """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith, prosqa).
 
     `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`).
 
@@ -82,7 +82,7 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
     (`workbench/tasks/reference.py` says more). It is for comparison with published numbers only.
     """
     from ..config import choose
-    from . import aqua, arith, date_understanding, gsm8k, math500, strategyqa
+    from . import aqua, arith, date_understanding, gsm8k, math500, prosqa, strategyqa
     from .reference import READINGS
 
     tasks: dict[str, Callable[[str | None], Task]] = {
@@ -92,6 +92,7 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
         "gsm8k-socratic": gsm8k.socratic,
         "math500": math500.task,
         "aqua": aqua.task,
+        "prosqa": prosqa.task,
         "strategyqa": strategyqa.task,
         "date_understanding": date_understanding.task,
         "date_understanding-all": date_understanding.whole,

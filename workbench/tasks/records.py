@@ -3,6 +3,8 @@
 source -> records (each knows where it was found) -> examples;  dev = a sixteenth of train, by a hash of the question
 """
 
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -12,6 +14,7 @@ from typing import Any
 from ..files import numbered_jsonl
 from . import Example, Split
 
+BETWEEN = re.compile(r"[\s,]*")
 ORDER: tuple[Split, ...] = ("test", "dev", "train")  # a question in two files stays in the first of these only
 
 
@@ -87,6 +90,29 @@ def records(native: Native, part: str, source: str) -> list[Record]:
             needed = ", ".join(native.fields)
             raise record.error(f"lacks {', '.join(map(repr, missing))}; each record needs {needed}")
     return found
+
+
+def numbered_json(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON file that is one list, each with the line it starts at."""
+    if not path.is_file():
+        raise ValueError(f"no file at {path}; give the path of a JSON file")
+    try:
+        text = path.read_text(encoding="utf-8")
+        rows = json.loads(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text; give a JSON file") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); give a list of objects") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}, line 1: no list; give a list of objects with {', '.join(fields)}")
+    position, line, counted = text.index("[") + 1, 1, 0
+    for _ in rows:
+        position = BETWEEN.match(text, position).end()  # type: ignore[union-attr]  (it can be empty)
+        line, counted = line + text.count("\n", counted, position), position
+        row, position = json.JSONDecoder().raw_decode(text, position)
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {line}: an entry must be an object with {', '.join(fields)}")
+        yield line, row
 
 
 def _from_hub(native: Native, part: str, source: str) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """Answers as LTA-Thinker's published evaluation reads them (arXiv 2509.12875), to compare with published numbers.
 
+ProsQA as Coconut's does (arXiv 2412.06769): what is behind the last `#`, or all there is, compared as a string.
+
 Written from a description of its behaviour. What it gets wrong, on purpose kept:
 
 * numbers (GSM8K): the last digits in the text, without their sign ("-5" -> 5, so the test set's gold answers -10 and -3
@@ -74,6 +76,11 @@ def same_latex(prediction: str, gold: str) -> bool:
     return prediction in (gold, cleaned(gold))
 
 
+def behind_hash(completion: str) -> str | None:
+    """What is behind the last `#`, without commas; all of it where there is none."""
+    return completion.rpartition("#")[2].replace(",", "").strip() or None
+
+
 @lru_cache(maxsize=100_000)
 def cleaned(answer: str) -> str:
     """A LaTeX answer as plain text without blanks, through the reference's chain of replacements."""
@@ -120,4 +127,5 @@ READINGS: dict[str, Reading] = {
     "date_understanding-all": (letter, same_word),
     "strategyqa": (yes_or_no, same_word),
     "math500": (latex, same_latex),
+    "prosqa": (behind_hash, str.__eq__),
 }

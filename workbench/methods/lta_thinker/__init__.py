@@ -13,8 +13,9 @@ Each part has variants: what writes the thoughts (`generator`, `positions`), wha
 (`alignment`), which step they shall point at (`positive`).
 """
 
+from ..assistant import slot_ids
 from .config import LTAThinkerConfig
-from .generator import ThoughtBlock, sinusoids, slot_ids, unit_rms, with_mean
+from .generator import ThoughtBlock, sinusoids, unit_rms, with_mean
 from .losses import (
     DEGENERATE,
     alignment_loss,

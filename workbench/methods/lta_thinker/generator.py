@@ -9,9 +9,6 @@ from torch.nn import functional as F
 
 from ...backbone import Backbone
 
-QWEN_SLOTS = 150001  # the published first slot of Qwen vocabularies, a rare word piece
-LLAMA_SLOTS = "<|reserved_special_token_3|>"  # of Llama 3: id 128011
-
 
 class ThoughtBlock(nn.Module):
     """One post-norm transformer layer: single attention without positions or causal mask, ReLU feed-forward, RMSNorm.
@@ -64,24 +61,6 @@ def sinusoids(positions: Int[Tensor, "row position"], width: int) -> Float[Tenso
     rates = torch.exp(torch.arange(half, device=positions.device) * (-math.log(10000) / half))
     angles = positions[..., None] * rates
     return torch.cat([angles.sin(), angles.cos()], -1)[..., :width]
-
-
-def slot_ids(backbone: Backbone, count: int, start: int | None = None) -> Int[Tensor, "slot"]:
-    """Ids of the tokens at `count` slots: from `start` on, or where the published code takes them, else the last ones.
-
-    Published are 150001 on for Qwen and 128011 on for Llama 3, known here by their vocabularies.
-    """
-    size, vocabulary = len(backbone.table), backbone.tokenizer.get_vocab()
-    if start is None and "<|im_start|>" in vocabulary and size > QWEN_SLOTS:
-        start = QWEN_SLOTS
-    elif start is None:
-        start = int(vocabulary.get(LLAMA_SLOTS, size - count))
-    if not 0 <= start <= size - count:
-        raise ValueError(
-            f"{count} slots from id {start} on do not fit into the {size} tokens of {backbone.name!r}; give a "
-            f"slot_start from 0 to {size - count}, or fewer thoughts"
-        )
-    return torch.arange(start, start + count)
 
 
 def unit_rms(vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ feature"]:

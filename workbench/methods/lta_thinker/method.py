@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from ...backbone import Backbone, pad
 from ...tasks import Example, Task
+from ..assistant import load_assistant, read, slot_ids
 from ..base import LatentMethod, Losses, Prompt, Thoughts
 from .config import LTAThinkerConfig
-from .generator import ThoughtBlock, at, sinusoids, slot_ids, table_rms, unit_rms, with_mean
+from .generator import ThoughtBlock, at, sinusoids, table_rms, unit_rms, with_mean
 from .losses import (
     DEGENERATE,
     alignment_loss,
@@ -35,7 +36,7 @@ class LTAThinker(LatentMethod):
 
     def __init__(self, backbone: Backbone, config: LTAThinkerConfig):
         super().__init__(backbone, config)
-        self.assistant = Backbone.load(config.assistant) if config.assistant else None
+        self.assistant = load_assistant(config.assistant, backbone)
         width = self.reader.width
         self.block = None
         if config.generator == "block":
@@ -167,7 +168,7 @@ class LTAThinker(LatentMethod):
         text, mask = (F.pad(real.to(self.backbone.device), (0, count), value=slot) for slot in (False, True))
         keep = None if keep is None else keep.to(self.backbone.device)
         if config.generator == "assistant":
-            states = at(self._states(ids, mask, count), keep)
+            states = at(self._states(ids, real, count), keep)
         elif self.block is None:
             states = with_mean(self._inputs(ids, count), text, keep)
         else:
@@ -191,17 +192,18 @@ class LTAThinker(LatentMethod):
         return torch.cat(parts, 1)
 
     def _states(
-        self, ids: Int[Tensor, "row text"], mask: Bool[Tensor, "row position"], count: int
+        self, ids: Int[Tensor, "row text"], real: Bool[Tensor, "row text"], count: int
     ) -> Float[Tensor, "row position feature"]:
         """Last states of the assistant, which reads the text and then `count` slots."""
         reader = self.reader
-        embeds = reader.embed(ids)
-        if count and self.config.slots == "token-ids":
-            embeds = torch.cat([embeds, reader.embed(self.slot_ids).expand(len(ids), -1, -1)], 1)
-        elif count:  # learned at scale one, read at the scale of words
-            embeds = torch.cat([embeds, (self.slots * self.reader_unit).to(embeds.dtype).expand(len(ids), -1, -1)], 1)
-        states = reader.run(embeds, mask).hidden
-        assert states is not None
+        if count:  # learned at scale one, read at the scale of words
+            tokens = self.config.slots == "token-ids"
+            slots = reader.embed(self.slot_ids) if tokens else self.slots * self.reader_unit
+            text, behind = read(reader, ids, real, slots[None])
+            states = torch.cat([text, behind[:, 0]], 1)
+        else:
+            states = reader.run(reader.embed(ids), real.to(reader.device)).hidden
+            assert states is not None
         return unit_rms(states.float()) if self.config.input_norm == "unit-rms" else states.float()
 
     def _similarities(

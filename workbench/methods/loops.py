@@ -1,0 +1,258 @@
+"""Latent loops: the next input is made from the state before it, `x[t+1] = step(state[t])`.
+
+    unroll   free-running: a question is read, then each thought is fed back until a row's rule or the length ends it
+    fill     teacher-forced: rows of ids in which `LATENT` marks the places whose input `step` makes
+
+Coconut, Soft Thinking, LT-Tuning and Latent-SFT differ in `step` alone. Both run over one KV cache, a pass per thought,
+and nothing is detached: gradients run through the chain of thoughts and through the keys and values of all of it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..backbone import Backbone, pad
+from .base import Mixture, Prompt, Thoughts
+
+LATENT = -1  # stands for an id where the input is made, not looked up
+UNLABELLED = -100  # stands for a label where nothing is to be predicted
+
+
+@dataclass(frozen=True)
+class State:
+    """What a step sees of each row: the position before the one it makes.
+
+    hidden: after the final norm. logits: float32. rows: which rows these are, as given to the loop (in `unroll` a
+    question's paths one after the other). number: thoughts that the row has already.
+    """
+
+    hidden: Float[Tensor, "row feature"]
+    logits: Float[Tensor, "row vocabulary"]
+    rows: Int[Tensor, "row"]
+    number: Int[Tensor, "row"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The next inputs and what is to be kept of them; `token` is -1 where the input is no token."""
+
+    vector: Float[Tensor, "row feature"]
+    token: Int[Tensor, "row"] | None = None
+    signals: dict[str, Float[Tensor, "row"]] = field(default_factory=dict)
+    mixture: tuple[Int[Tensor, "row component"], Float[Tensor, "row component"]] | None = None
+
+
+Step = Callable[[State], Made]
+Stop = Callable[[State, Made], Bool[Tensor, "row"]]
+
+
+def unroll(
+    backbone: Backbone, prompts: Sequence[Prompt], step: Step, length: int, stop: Stop | None = None, *, paths: int = 1
+) -> Thoughts:
+    """At most `length` thoughts behind each prompt's `before`, [example, path, step, feature].
+
+    `stop(state, made)` says which rows end here; what was made for these is dropped. Rows that have ended leave the
+    batch. The question is read once for all paths, with gradients only if the backbone is trained.
+    """
+    if length == 0:
+        return _thoughts([], len(prompts), paths, backbone.table)
+    before, mask = pad([p.before for p in prompts], "left")
+    before, mask = backbone.embed(before), mask.to(backbone.device)
+    last = torch.tensor([before.shape[1] - 1], device=backbone.device)
+    with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
+        out = backbone.run(before, mask, logits_at=last, hidden=True)
+    hidden, logits, cache = *_last(out), out.cache
+    if paths > 1:
+        cache.batch_repeat_interleave(paths)
+        hidden, logits, mask = (value.repeat_interleave(paths, 0) for value in (hidden, logits, mask))
+    rows = torch.arange(len(mask), device=backbone.device)
+    zero = torch.zeros(1, dtype=torch.long, device=backbone.device)
+    kept: list[tuple[Tensor, Made]] = []
+    for number in range(length):
+        state = State(hidden, logits, rows, torch.full_like(rows, number))
+        made = step(state)
+        if stop is not None and bool((ends := stop(state, made)).any()):
+            going = (~ends).nonzero()[:, 0]
+            rows, mask, made = rows[going], mask[going], _chosen(made, going)
+            cache.batch_select_indices(going)
+        kept.append((rows, made))
+        if number + 1 == length or not len(rows):
+            break
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        out = backbone.run(made.vector[:, None].to(before.dtype), mask, cache=cache, logits_at=zero, hidden=True)
+        hidden, logits = _last(out)
+    return _thoughts(kept, len(prompts), paths, before)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """Rows as the backbone read them, padded on both sides so that first thoughts share a column.
+
+    embeds: the inputs, latent places filled. logits: at `columns`, each just before some row's label.
+    """
+
+    embeds: Float[Tensor, "row position feature"]
+    mask: Bool[Tensor, "row position"]
+    latent: Bool[Tensor, "row position"]
+    labels: Int[Tensor, "row position"]
+    columns: Int[Tensor, "column"]
+    logits: Float[Tensor, "row column vocabulary"] | None
+
+    def token_losses(self) -> Float[Tensor, "row column"]:
+        """Negative log-likelihood of the label behind each of `columns`, 0 where a row has none there; float32."""
+        if self.logits is None:
+            raise ValueError("these rows were filled without labels; give fill(..., labels=) the ids to predict")
+        return F.cross_entropy(
+            self.logits.float().transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
+        )
+
+    @property
+    def following(self) -> Int[Tensor, "row column"]:
+        """The labels that `logits` are about."""
+        return self.labels[:, self.columns + 1]
+
+    def losses(self) -> Float[Tensor, "row"]:
+        """Negative log-likelihood per label, its mean over each row; 0 for a row without labels."""
+        return self.token_losses().sum(1) / (self.following != UNLABELLED).sum(1).clamp(min=1)
+
+
+def fill(
+    backbone: Backbone,
+    rows: Sequence[Int[Tensor, "_"]],
+    step: Step,
+    *,
+    labels: Sequence[Int[Tensor, "_"]] | None = None,
+    reads: Sequence[Bool[Tensor, "_ _"]] | None = None,
+    positions: Sequence[Int[Tensor, "_"]] | None = None,
+) -> Filled:
+    """Read rows of ids whose `LATENT` places are made by `step` from the position before them.
+
+    labels: per row and place the id to be predicted there, `UNLABELLED` where none is. reads: per row who reads whom
+    ([query, key], a place reads itself at least) instead of causal attention, with its own `positions` (0, 1, ...
+    unless given). ValueError where there is nothing before a latent or labelled place.
+
+    The first thoughts of all rows are put in one column (rows are padded on the left as far as that takes, then on the
+    right), and the backbone is called once more for every column that holds a thought in any row.
+    """
+    laid = _lay(rows, labels, positions)
+    device, width = backbone.device, laid.ids.shape[1]
+    attention = laid.mask.to(device) if reads is None else _own_attention(reads, laid.starts, width).to(device)
+    table, places = backbone.embed(laid.ids.clamp(min=0)), laid.positions.to(device)
+    latent, predicts = laid.ids == LATENT, (laid.labels[:, 1:] != UNLABELLED).any(0)
+    cuts = [0, *latent.any(0).nonzero()[:, 0].tolist(), width]
+    pieces, logits, cache, going, made = [], [], None, torch.zeros(0, dtype=torch.long), None
+    for start, end in pairwise(cuts):
+        piece, more = table[:, start:end], end < width
+        if made is not None:  # out of place: the other rows' inputs keep their gradients
+            inputs = piece[:, 0].index_copy(0, going, made.vector.to(piece.dtype))
+            piece = torch.cat([inputs[:, None], piece[:, 1:]], 1)
+        pieces.append(piece)
+        at = predicts[start:end].nonzero()[:, 0]
+        if not more and not len(at):
+            break  # nothing is asked of what comes behind the last thought
+        asked = torch.cat([at, torch.tensor([end - start - 1])]) if more else at
+        seen = attention[:, :end] if reads is None else attention[:, :, start:end, :end]
+        out = backbone.run(
+            piece, seen, positions=places[:, start:end], cache=cache, logits_at=asked.to(device), hidden=more
+        )
+        assert out.logits is not None
+        cache = out.cache
+        logits.append(out.logits[:, : len(at)])
+        if more:
+            going = latent[:, end].nonzero()[:, 0].to(device)
+            hidden, last = _last(out)
+            made = step(State(hidden[going], last[going], going, latent[:, :end].sum(1).to(device)[going]))
+    columns = predicts.nonzero()[:, 0].to(device)
+    together = torch.cat(logits, 1) if len(columns) else None
+    wanted = laid.labels.to(device)
+    return Filled(torch.cat(pieces, 1), laid.mask.to(device), latent.to(device), wanted, columns, together)
+
+
+@dataclass(frozen=True)
+class _Laid:
+    """Rows padded to one width, each from its place in `starts` on; on the CPU."""
+
+    ids: Int[Tensor, "row position"]
+    mask: Bool[Tensor, "row position"]
+    labels: Int[Tensor, "row position"]
+    positions: Int[Tensor, "row position"]
+    starts: list[int]
+
+
+def _lay(rows: Sequence[Tensor], labels: Sequence[Tensor] | None, positions: Sequence[Tensor] | None) -> _Laid:
+    """Rows side by side so that their first latent places, where they have any, are in one column."""
+    rows = [row.cpu() for row in rows]
+    for number, row in enumerate(rows):
+        if not len(row) or row[0] == LATENT or (labels is not None and labels[number][0] != UNLABELLED):
+            raise ValueError(f"row {number} is empty or begins with a latent or labelled place; put a token first")
+    first = [next(iter((row == LATENT).nonzero()[:, 0].tolist()), None) for row in rows]
+    column = max((place for place in first if place is not None), default=0)
+    starts = [0 if place is None else column - place for place in first]
+    width = max(start + len(row) for start, row in zip(starts, rows, strict=True))
+
+    def laid(parts: Sequence[Tensor], blank: int) -> Tensor:
+        out = torch.full((len(rows), width), blank, dtype=torch.long)
+        for line, start, part, row in zip(out, starts, parts, rows, strict=True):
+            line[start : start + len(row)] = part
+        return out
+
+    mask = laid([torch.ones_like(row) for row in rows], 0).bool()
+    places = (mask.long().cumsum(1) - 1).clamp(min=0) if positions is None else laid(positions, 0)
+    wanted = [torch.full_like(row, UNLABELLED) for row in rows] if labels is None else labels
+    return _Laid(laid(rows, 0), mask, laid(wanted, UNLABELLED), places, starts)
+
+
+def _last(out: Any) -> tuple[Float[Tensor, "row feature"], Float[Tensor, "row vocabulary"]]:
+    """State and logits at the last position of a pass that was asked for both."""
+    return out.hidden[:, -1], out.logits[:, -1].float()
+
+
+def _own_attention(
+    reads: Sequence[Bool[Tensor, "_ _"]], starts: Sequence[int], width: int
+) -> Bool[Tensor, "row 1 query key"]:
+    """The rows' own attention, padded; padding reads itself, so that no place reads nothing (which gives NaN)."""
+    out = torch.eye(width, dtype=torch.bool).repeat(len(reads), 1, 1)
+    for square, start, own in zip(out, starts, reads, strict=True):
+        square[start : start + len(own), start : start + len(own)] = own
+    return out[:, None]
+
+
+def _chosen(made: Made, rows: Int[Tensor, "kept"]) -> Made:
+    return Made(
+        made.vector[rows],
+        None if made.token is None else made.token[rows],
+        {name: value[rows] for name, value in made.signals.items()},
+        None if made.mixture is None else (made.mixture[0][rows], made.mixture[1][rows]),
+    )
+
+
+def _thoughts(kept: Sequence[tuple[Tensor, Made]], examples: int, paths: int, like: Tensor) -> Thoughts:
+    """What was made step by step as [example, path, step, ...]; rows that had ended are padded."""
+    count = sum(len(rows) > 0 for rows, _ in kept)  # at the last step all of them may have ended
+    if not kept:
+        vectors = like.new_zeros(examples, paths, 0, like.shape[-1])
+        return Thoughts(vectors, torch.zeros(vectors.shape[:-1], dtype=torch.bool, device=like.device))
+
+    def spread(values: Sequence[Tensor], blank: float | int) -> Tensor:
+        steps = [
+            value.new_full((examples * paths, *value.shape[1:]), blank).index_copy(0, rows, value)
+            for (rows, _), value in zip(kept, values, strict=True)
+        ]
+        return torch.stack(steps, 1).view(examples, paths, len(kept), *values[0].shape[1:])[:, :, :count]
+
+    made = [one for _, one in kept]
+    tokens = [one.token for one in made if one.token is not None]
+    mixtures = [one.mixture for one in made if one.mixture is not None]
+    return Thoughts(
+        spread([one.vector.to(like.dtype) for one in made], 0.0),
+        spread([torch.ones_like(rows, dtype=torch.bool) for rows, _ in kept], False),
+        spread(tokens, -1) if tokens else None,
+        {name: spread([one.signals[name] for one in made], torch.nan) for name in made[0].signals},
+        Mixture(spread([ids for ids, _ in mixtures], -1), spread([w for _, w in mixtures], 0.0)) if mixtures else None,
+    )

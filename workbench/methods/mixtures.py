@@ -1,0 +1,66 @@
+"""Thoughts as weighted means of embeddings: which words, how heavy, with what noise.
+
+z = sum_j w_j embedding(token_j),   w >= 0,   sum_j w_j = 1
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..backbone import Backbone
+from ..decoding import Decoding, nucleus
+
+
+def likely(
+    p: Float[Tensor, "row vocabulary"], limits: Decoding, components: int
+) -> tuple[Int[Tensor, "row component"], Float[Tensor, "row component"]]:
+    """The `components` likeliest tokens within the limits and their weights, which sum to 1; the heaviest first.
+
+    Limits hold one after the other, each on what the one before leaves. Only the top_k likeliest are ever sorted.
+    """
+    most = min(limits.top_k or p.shape[-1], p.shape[-1])
+    falling, tokens = p.topk(most)
+    count = min(components, most)
+    kept = torch.arange(count, device=p.device) < nucleus(falling, limits)
+    weights = falling[:, :count] * kept
+    return tokens[:, :count], weights / weights.sum(-1, keepdim=True)
+
+
+def disturbed(
+    weights: Float[Tensor, "row component"],
+    noise: Literal["gumbel", "dirichlet"],
+    amount: float,
+    chances: Sequence[np.random.Generator],
+) -> Float[Tensor, "row component"]:
+    """Weights with noise; what weighs nothing stays so, and each row has its own random numbers.
+
+    amount: the temperature of a Gumbel-softmax, or the concentration a of Dirichlet(a w), whose mean is w.
+    """
+    w = weights.double().cpu().numpy()
+    if noise == "gumbel":
+        drawn = np.stack([chance.gumbel(size=len(row)) for row, chance in zip(w, chances, strict=True)])
+        return gumbel_softmax(weights, torch.from_numpy(drawn).to(weights), amount)
+    # ln Gamma(a) = ln Gamma(a + 1) + ln(U) / a; drawn itself, all of a small concentration would round to 0
+    logs = np.full_like(w, -np.inf)
+    for line, row, chance in zip(logs, np.where(w > 0, amount * w, 1.0), chances, strict=True):
+        line[:] = np.log(chance.standard_gamma(row + 1)) - chance.standard_exponential(len(row)) / row
+    return torch.from_numpy(np.where(w > 0, logs, -np.inf)).softmax(-1).to(weights)
+
+
+def gumbel_softmax(
+    weights: Float[Tensor, "row component"], noise: Float[Tensor, "row component"], temperature: float
+) -> Float[Tensor, "row component"]:
+    """softmax((ln w + g) / temperature), for g of the Gumbel distribution (Jang et al. 2017, Maddison et al. 2017)."""
+    return ((weights.log() + noise) / temperature).softmax(-1)
+
+
+def mixed(
+    backbone: Backbone, tokens: Int[Tensor, "*rows component"], weights: Float[Tensor, "*rows component"]
+) -> Float[Tensor, "*rows feature"]:
+    """The weighted mean of the tokens' embeddings, summed in float32, in the table's precision."""
+    embeds = backbone.embed(tokens.clamp(min=0))
+    return (weights.to(embeds.device)[..., None] * embeds.float()).sum(-2).to(embeds.dtype)
