@@ -95,6 +95,10 @@ def test_information_of_several_stores():
     ("call", "message"),
     [
         (lambda: d.drift_table({0: synthetic_store()}), "drift is between stores: give two or more by name"),
+        (
+            lambda: d.drift_table({0: synthetic_store(steps=0), 1: synthetic_store()}),
+            "stores share no thought: drift is",
+        ),
         (lambda: d.drift_table(synthetic_store()), "drift is between stores"),  # pyright: ignore
         (
             lambda: d.drift_table({0: synthetic_store(), 1: synthetic_store(start=99)}),

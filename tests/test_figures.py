@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from stores import synthetic_store
-from test_figure_means import accuracies, differences, sweep
+from test_figure_means import accuracies, differences, sweep, words
 
 from workbench import figures
+from workbench.diagnostics import describe
 from workbench.figures import (
+    GALLERY,
     accuracy,
     bars,
+    collapse_along,
     collapse_by_step,
     loss_curves,
     response,
@@ -76,6 +79,18 @@ def test_every_figure_has_the_look_the_size_named_axes_and_its_n(name, width):
     assert "sendChartToCloud" in figure.layout.template.layout.modebar.remove
 
 
+@pytest.mark.parametrize("width", ["column", "page"])
+@pytest.mark.parametrize("name", GALLERY)
+def test_every_figure_of_the_gallery_has_the_look_a_size_and_its_n(name, width):
+    figure = GALLERY[name].draw(width)
+    assert figure.layout.template == template()
+    assert figure.layout.width == round({"column": 85, "page": 175}[width] / 25.4 * 96)
+    assert figure.layout.height < 220 / 25.4 * 96  # fits on a page, with a caption
+    assert "n = " in figure.layout.title.text
+    again = GALLERY[name].draw(width)
+    assert again == figure  # no chance in it
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_an_unknown_width_is_refused(name):
     with pytest.raises(ValueError, match="unknown width 'wide': use 'column' or 'page'"):
@@ -94,7 +109,7 @@ def test_thought_map_draws_every_point_once_under_its_label():
         assert drawn(figure, name=label) == sorted(zip(part["x"], part["y"], strict=True))
         assert {t.marker.color for t in figure.data if t.name == label} == {style(label).color}
     assert [t.name for t in figure.data if t.showlegend] == ["correct", "wrong"]
-    assert f"n = {len(table)} thoughts of 20 questions; trustworthiness" in figure.layout.title.text
+    assert f"n = {len(table)} thoughts of 20 questions; trustworthiness" in words(figure.layout.title.text)
     pd.testing.assert_frame_equal(table, before)
     assert table.attrs == before.attrs
 
@@ -108,7 +123,7 @@ def test_thought_map_panels_split_by_step_and_share_axes():
     assert headings(figure) == [f"slot {step} (n = 20)" for step in range(3)]
     assert figure.layout.xaxis2.matches == "x"
     assert {t.name for t in figure.data if t.showlegend} == {str(k) for k in set(table["label_operations"])}
-    assert figure.layout.legend.title.text == "operations"
+    assert words(figure.layout.legend.title.text) == "operations"
 
 
 def test_shares_of_several_draws_and_signals_get_a_colour_scale():
@@ -146,22 +161,62 @@ def test_no_label_is_always_drawn_last():
     drawn_order = [t.name for t in figure.data if not t.showlegend]
     assert len(set(drawn_order[-9::3])) == 3  # each label ends one of the last three layers
     assert [t.name for t in thought_map(both, "step").data] == [t.name for t in figure.data]  # and never by chance
-    sizes = {
-        t.name: t.marker.size for t in thought_map(table.iloc[: len(table) - 9], "step").data if t.x[0] is not None
-    }
-    assert len(set(sizes.values())) > 1  # rarer labels have a rim
+    rare = table[(table["step"] > 0) | (table["example"] < "0010")]  # half of slot 0
+    sizes = {t.name: t.marker.size for t in thought_map(rare, "step").data if not t.showlegend}
+    assert sizes["0"] > sizes["1"] == sizes["2"]  # a rarer label has a rim
 
 
 def test_many_points_are_drawn_with_webgl_and_very_many_are_thinned():
     table = points()
-    many = pd.concat([table] * 70, ignore_index=True)
     assert {t.type for t in thought_map(table).data} == {"scatter"}
-    assert len(drawn(thought_map(many), type="scattergl")) == len(many)
-    very = pd.concat([table] * 300, ignore_index=True)
+    many = pd.concat([table] * 70, ignore_index=True)
+    figure = thought_map(many)
+    (cloud,) = [t for t in figure.data if t.type == "scattergl"]
+    assert drawn(figure, type="scattergl") == sorted(zip(many["x"], many["y"], strict=True))
+    shown = {(x, y, int(c)) for x, y, c in zip(cloud.x, cloud.y, cloud.marker.color, strict=True)}
+    assert shown == {(x, y, 1 - int(c)) for x, y, c in zip(many["x"], many["y"], many["correct"], strict=True)}
+    colors = [color for _, color in cloud.marker.colorscale]  # steps: correct is 0, wrong is 1
+    assert colors == [style("correct").color] * 2 + [style("wrong").color] * 2
+    assert (cloud.marker.cmin, cloud.marker.cmax) == (-0.5, 1.5)
+    assert "gold: " in cloud.hovertext[0]
+    assert figure.layout.legend.itemclick is False  # a key would hide nothing
+    very = pd.concat([table] * 1300, ignore_index=True)
     figure = thought_map(very)
-    assert len(drawn(figure)) == 20000
-    assert "n = 24000 thoughts of 20 questions, of which 20000 are drawn" in figure.layout.title.text
+    assert len(drawn(figure, type="scattergl")) == 100_000
+    assert "n = 104000 thoughts of 20 questions, of which 100000 are drawn" in words(figure.layout.title.text)
     assert set(drawn(figure)) <= set(zip(table["x"], table["y"], strict=True))
+    assert "gold: " not in figure.data[0].hovertext[0]
+
+
+def test_numbers_of_both_signs_get_a_scale_that_is_grey_at_zero():
+    table = points()
+    table["signal_gain"] = np.linspace(-1, 3, len(table))
+    scale = thought_map(table, "signal_gain").layout.coloraxis
+    assert (scale.cmin, scale.cmax) == (-3, 3)
+    assert scale.colorscale[1] == (0.5, "#BDBDBD")
+    assert thought_map(table, "signal_entropy").layout.coloraxis.cmin is None
+
+
+def test_a_map_of_a_run_at_several_training_steps_has_a_panel_for_each():
+    stores = {step: synthetic_store(20, steps=2, seed=step) for step in (0, 50, 400)}
+    table = project(stores)
+    figure = thought_map(table, "label_operations", "store")
+    assert headings(figure) == [f"training step {step} (n = 40)" for step in stores]
+    part = table[table["store"] == 400]
+    assert drawn(figure, xaxis="x3") == sorted(zip(part["x"], part["y"], strict=True))
+
+
+def test_axes_and_captions_say_how_a_map_was_made():
+    table = points()
+    caption = words(thought_map(table).layout.title.text)
+    trust, continuity = table.attrs["trustworthiness"], table.attrs["continuity"]
+    assert caption.endswith(f"; trustworthiness {trust:.2f}, continuity {continuity:.2f} (15 neighbours)")
+    table.attrs["how"] = "densmap"
+    assert thought_map(table).layout.xaxis.title.text == "densMAP 1 (arbitrary units)"
+    table.attrs["how"] = "identity"
+    figure = thought_map(table)
+    assert figure.layout.yaxis.title.text == "feature 2 (units of the vectors)"
+    assert "trust" not in figure.layout.title.text
 
 
 @pytest.mark.parametrize(
@@ -197,6 +252,36 @@ def test_collapse_by_step_draws_each_probe_of_each_run_without_the_gaps():
     assert {t.line.color for t in figure.data if t.name == "mine"} == {style("mine").color}
     assert [t.name for t in figure.data if t.showlegend] == list(runs)
     pd.testing.assert_frame_equal(runs["mine"], before)
+
+
+def test_collapse_along_draws_the_numbers_of_describe_slot_by_slot():
+    stores = {"ours": synthetic_store(30), "theirs": synthetic_store(30, seed=1)}
+    table = describe(stores)
+    before = table.copy(deep=True)
+    figure = collapse_along(table, show=["relative_spread", "cosine", "unknown"])
+    assert headings(figure) == ["relative spread (share)", "cosine"]
+    for k, statistic in enumerate(("relative_spread", "cosine")):
+        for name in stores:
+            part = table.query(f"store == {name!r} and statistic == {statistic!r} and step != 'all'")
+            (line,) = [t for t in figure.data if t.name == name and t.xaxis == ("x", "x2")[k]]
+            assert list(line.x) == [0, 1, 2, 3] == part["step"].astype(int).tolist()
+            assert list(line.y) == part["value"].tolist()
+            np.testing.assert_allclose(np.array(line.y) + line.error_y.array, part["high"])
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_collapse_along_draws_them_over_training():
+    table = describe({step: synthetic_store(30, seed=step) for step in (0, 20, 40)})
+    figure = collapse_along(table, "store")
+    assert [a.text for a in figure.layout.annotations if a.name == "x title"] == ["training step"]
+    (line,) = [t for t in figure.data if t.xaxis == "x"]
+    expected = table.query("statistic == 'relative_spread' and step == 'all'")
+    assert list(line.x) == [0, 20, 40]
+    assert list(line.y) == expected["value"].tolist()
+    with pytest.raises(ValueError, match=r"stores without training steps: give diagnostics.describe\(\{step"):
+        collapse_along(describe({"a": synthetic_store(30)}), "store")
+    with pytest.raises(ValueError, match="none of nothing in this table"):
+        collapse_along(table, show=["nothing"])
 
 
 def test_collapse_by_step_shows_the_probes_there_are():
@@ -276,7 +361,7 @@ def test_a_label_has_one_colour_and_numbers_have_theirs_for_good():
     assert style("some new run") == style("some new run")
     assert style("some new run") != style("another run")
     assert len({style(k).color for k in range(8)}) == 8
-    assert style(np.int64(3)) == style(3)
+    assert style(np.int64(3)) == style(3) == style("3")
     assert style("lta-thinker") == style("lta_thinker")
     assert style("correct").color != style("wrong").color
 

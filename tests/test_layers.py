@@ -24,7 +24,7 @@ ALLOWED = {
     "tasks": "config files",
     "decoding": "config",
     "backbone": "config decoding",
-    "methods": "config tasks backbone",
+    "methods": "config decoding tasks backbone",
     "official": "files backbone methods",
     "check": "methods",
     "store": "files",

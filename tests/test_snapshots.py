@@ -1,5 +1,6 @@
 """Weights kept during training: the right ones, whole, loadable by step, and nothing else changes."""
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -142,8 +143,9 @@ def test_an_untrained_method_is_at_step_0_and_an_old_file_at_none(tiny, tmp_path
     assert store.attrs["training_step"] == 0
     path = save_weights(method, tmp_path)
     with safe_open(path, "pt") as file:
-        about = file.metadata()
-    save_file(load_file(path), path, metadata={"workbench": about["workbench"]})  # as older versions wrote it
+        about = json.loads(file.metadata()["workbench"])
+    del about["training_step"], about["stage"]  # as older versions wrote it
+    save_file(load_file(path), path, metadata={"workbench": json.dumps(about)})
     loaded = load_method(path)
     assert loaded.training_step is None
     store = collect(loaded, task, task.examples("dev", 2), decoding=Decoding(max_new_tokens=1))

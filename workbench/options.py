@@ -53,7 +53,7 @@ def _answered(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from .tasks import Parsing
 
     parser.add_argument("--run", type=Path | None, default=None, help="folder of a trained run, or use --method")
-    parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many training steps")
+    parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many steps")
     _what(parser, argv, task=None)
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
     parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")

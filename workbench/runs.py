@@ -147,13 +147,13 @@ def save_weights(
 
     step = method.training_step
     path = Path(folder) / (f"snapshots/step{step:06d}.safetensors" if snapshot else "weights.safetensors")
-    about = {"workbench": json.dumps(describe_method(method))} | ({} if step is None else {"step": str(step)})
-    about |= {} if method.stage is None else {"stage": str(method.stage)}
+    # one entry: of several safetensors writes an order that differs from one time to the next
+    about = json.dumps(describe_method(method) | {"training_step": step, "stage": method.stage})
     if weights is None:
         weights = {name: p for name, p in method.named_parameters() if p.requires_grad}
     tensors = {name: p.detach().cpu().contiguous() for name, p in weights.items()}
     with whole(path) as temporary:
-        save_file(tensors, temporary, metadata=about)
+        save_file(tensors, temporary, metadata={"workbench": about})
     return path
 
 
@@ -208,8 +208,7 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
         )
     for name, parameter in own.items():
         parameter.data.copy_(tensors[name])
-    method.training_step = int(metadata["step"]) if "step" in metadata else None
-    method.stage = int(metadata["stage"]) if "stage" in metadata else None
+    method.training_step, method.stage = about.get("training_step"), about.get("stage")
     return method.eval()
 
 

@@ -232,12 +232,15 @@ def _drift_rows(before: xr.Dataset, after: xr.Dataset, path: int, level: float, 
         raise ValueError(f"thoughts of {a.shape[2]} and {b.shape[2]} features: compare those of one run")
     steps = min(a.shape[1], b.shape[1])
     both = there[:, :steps] & here[:, :steps]
-    moved = np.zeros((2, *both.shape))
-    moved[:, both] = drift_of_each(a[:, :steps][both], b[:, :steps][both]) if both.any() else 0
+    if not both.any():
+        raise ValueError("two of these stores share no thought: drift is of thoughts that both have")
     draws, rows = resamples(len(shared), seed), []
+    moved = drift_of_each(a[:, :steps][both], b[:, :steps][both])
     for name, values in zip(("relative", "cosine"), moved, strict=True):
-        each = [(str(s), values[:, s], both[:, s]) for s in np.flatnonzero(both.any(axis=0)).tolist()]
-        for step, top, below in [*each, ("all", values.sum(axis=1), both.sum(axis=1))]:
+        each = np.zeros(both.shape)
+        each[both] = values
+        places = [(str(s), each[:, s], both[:, s]) for s in np.flatnonzero(both.any(axis=0)).tolist()]
+        for step, top, below in [*places, ("all", each.sum(axis=1), both.sum(axis=1))]:
             found = ratio_bootstrap(top, below, draws, level)
             rows.append((name, step, found.value, found.low, found.high, int((below > 0).sum())))
     return rows
@@ -284,8 +287,9 @@ def _information(store: xr.Dataset, label: str, path: int, components: int, seed
 
 def _clouds(x: np.ndarray, present: np.ndarray) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(step, vectors [example, ..], which examples have it) of each step that two have, and of all side by side."""
+    some: np.ndarray = present.sum(axis=1) > 0
     found = [(str(s), x[:, s], present[:, s]) for s in range(x.shape[1])]
-    found.append(("all", x.reshape(len(x), -1), present.any(axis=1)))
+    found.append(("all", x.reshape(len(x), -1), some))
     return [(step, vectors, there) for step, vectors, there in found if there.sum() >= 2]
 
 

@@ -11,13 +11,13 @@ import plotly.graph_objects as go
 from .look import (
     BLACK,
     EDGES,
-    MILLIMETRES,
     NOTHING,
     PALE_BLUE,
     PALE_VERMILLION,
     PIXEL,
     SMALL,
     Width,
+    across_of,
     as_text,
     beside,
     folded,
@@ -241,7 +241,7 @@ def _cells(
 
 def _cell(rows: Sequence[str], count: int, width: Width, *, bar: bool) -> float:
     """About how many pixels wide a cell is, beside the labels of its row, their name, and perhaps a colour bar."""
-    return (MILLIMETRES[width] * PIXEL - EDGES - beside(rows, width)[1] - 18 - (50 if bar else 0)) / count
+    return (across_of(width) - EDGES - beside(rows, width)[1] - 18 - (50 if bar else 0)) / count
 
 
 def _column_labels(columns: Sequence[str], cell: float) -> tuple[dict[str, Any], float]:

@@ -166,6 +166,13 @@ def template(scale: float = 1.0) -> go.layout.Template:
     )
 
 
+def across_of(width: Width) -> float:
+    """A figure's width in pixels."""
+    if width not in MILLIMETRES:
+        raise ValueError(f"unknown width {width!r}: use {' or '.join(map(repr, get_args(Width)))}")
+    return MILLIMETRES[width] * PIXEL
+
+
 def panels(
     titles: Sequence[str],
     columns: int,
@@ -187,9 +194,7 @@ def panels(
     panels, so that inner ones need no tick labels; left: pixels that words beside the y axis take (0: numbers stand
     there); foot: more room below, in mm, for tall tick labels.
     """
-    if width not in MILLIMETRES:
-        raise ValueError(f"unknown width {width!r}: use {' or '.join(map(repr, get_args(Width)))}")
-    total = MILLIMETRES[width] * PIXEL
+    total = across_of(width)
     rows = math.ceil(len(titles) / columns)
     heights = [height] * rows if isinstance(height, int | float) else list(height)
     heading = 1.4 * TEXT + 4 if any(titles) else 0
@@ -286,7 +291,7 @@ def key_title(title: str, scale: float = 1.0) -> dict[str, Any]:
 
 def beside(labels: Sequence[str], width: Width) -> tuple[list[str], float]:
     """Labels for the left of a panel, in lines of at most 40 % of the figure, and the pixels they take there."""
-    lines = [folded(as_text(label), 0.4 * MILLIMETRES[width] * PIXEL, SMALL) for label in labels]
+    lines = [folded(as_text(label), 0.4 * across_of(width), SMALL) for label in labels]
     return lines, 6 + max(written(line, SMALL) for label in lines for line in label.split("<br>"))
 
 

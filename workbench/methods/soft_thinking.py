@@ -131,12 +131,12 @@ class SoftThinking(LatentMethod):
         A chain that ended at the end of text has none.
         """
         answers = super().answer(prompts, thoughts, decoding, draws=draws, seed=seed)
-        stopped = _last_token(thoughts)
+        last = _last_token(thoughts).tolist()
         for i, prompt in enumerate(prompts):
             mark = self.backbone.tokenizer.decode(prompt.after)
             lead = "" if mark in self.backbone.marks else f"{mark} "
             for path, found in enumerate(answers[i]):
-                none = int(stopped[i, path]) in self.backbone.stops
+                none = last[i][path] in self.backbone.stops
                 answers[i][path] = [
                     Completion("", (), True) if none else replace(one, text=lead + one.text) for one in found
                 ]
