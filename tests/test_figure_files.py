@@ -13,7 +13,7 @@ from choreographer.browsers.chromium import Chromium
 from test_figure_means import accuracies
 from test_figures import EVERY, metrics, points
 
-from workbench.figures import accuracy, export, loss_curves, redraw, save, thought_map
+from workbench.figures import GALLERY, accuracy, export, loss_curves, redraw, save, thought_map
 
 BROWSER = os.environ.get("BROWSER_PATH") or Chromium.find_browser(skip_local=False)
 needs_browser = pytest.mark.skipif(
@@ -21,14 +21,14 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [*EVERY, *GALLERY])
 def test_a_sidecar_redraws_the_same_figure(name, tmp_path):
-    figure = EVERY[name][0]()
+    figure = EVERY[name][0]() if name in EVERY else GALLERY[name].draw("column")
     before = figure.to_json()
     paths = save(figure, "it", tmp_path, {"store": tmp_path / "a.nc", "run": "r", "commit": "c"}, formats=[])
     assert [path.name for path in paths] == ["it.json"]
     again = redraw(paths[0])
-    assert json.loads(again.to_json()) == json.loads(before)
+    assert export._plain(json.loads(again.to_json())) == export._plain(json.loads(before))
     assert figure.to_json() == before
     sidecar = json.loads(paths[0].read_text(encoding="utf-8"))
     assert sidecar["source"] == {"store": str(tmp_path / "a.nc"), "run": "r", "commit": "c"}
@@ -57,6 +57,27 @@ def test_html_is_one_file_without_network_or_upload(tmp_path):
     assert '"showSendToCloud": false' in text
     assert '"plotlyServerURL"' not in text
     assert sorted(path.name for path in html.parent.iterdir()) == ["map.html", "map.json"]
+
+
+def test_on_a_screen_text_is_larger_and_all_that_depends_on_it(tmp_path):
+    figure = thought_map(points(), "label_operations")
+    html, _ = save(figure, "map", tmp_path, formats=["html"])
+    rest = html.read_text(encoding="utf-8").split("Plotly.newPlot(")[-1]
+    for _ in range(3):  # its arguments: where, data, layout
+        layout, end = json.JSONDecoder().raw_decode(rest.lstrip(", \n"))
+        rest = rest.lstrip(", \n")[end:]
+    assert layout["template"]["layout"]["font"]["size"] == pytest.approx(1.4 * 8 * 96 / 72)
+    assert layout["margin"]["b"] == pytest.approx(1.4 * figure.layout.margin.b)
+    assert layout["title"]["pad"]["b"] == pytest.approx(1.4 * figure.layout.title.pad.b)
+    assert "width" not in layout  # it fills its window
+    size = float(re.findall(r"font-size:([\d.]+)em", layout["legend"]["title"]["text"])[0])
+    assert size * layout["legend"]["title"]["font"]["size"] == pytest.approx(1.4 * 8 * 96 / 72, rel=0.01)
+
+
+@needs_browser
+def test_png_has_the_dots_asked_for(tmp_path):
+    small, _ = save(accuracy(accuracies(), width="column"), "accuracy", tmp_path, formats=["png"], dpi=150)
+    assert int.from_bytes(small.read_bytes()[16:20], "big") == pytest.approx(85 / 25.4 * 150, abs=2)
 
 
 @needs_browser

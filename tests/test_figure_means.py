@@ -126,6 +126,20 @@ def test_response_on_a_log_axis():
     assert least < -2
     assert most > 1
     assert figure.layout.scattermode is None  # plotly would shift the lines of a log axis unevenly
+    assert list(figure.data[0].x) == [0.01, 0.1, 1, 10]
+
+
+def test_lines_on_a_log_axis_stand_beside_each_other_and_say_their_setting():
+    settings = [0.01, 0.1, 1, 10]
+    table = sweep(settings, ["a", "b"])
+    figure = response(table, x="thoughts", color="method", log_x=True, points=table)
+    for name, side in (("a", -1), ("b", 1)):
+        line, faint = (t for t in figure.data if t.offsetgroup == name)
+        shift = np.log10(np.array(line.x)) - np.log10(settings)
+        assert shift == pytest.approx(side * 0.006 * 3)  # of the three decades
+        assert sorted(faint.x) == pytest.approx(sorted(line.x))
+        assert list(line.text) == ["0.01", "0.1", "1", "10"]
+        assert "%{text}" in line.hovertemplate
 
 
 def test_response_shows_single_results_behind_the_means():

@@ -21,11 +21,13 @@ def cloud(n=60, feature=7, seed=0):
     return np.random.default_rng(seed).normal(size=(n, feature)) * np.arange(1, feature + 1)
 
 
-# covariance, full and arpack solvers: few features; many features and few rows; many of both
-@pytest.mark.parametrize(("n", "feature"), [(60, 7), (5, 40), (60, 1001), (1002, 1001)])
-def test_pca_is_the_svd_of_the_centred_vectors_up_to_sign(n, feature):
+# from the covariance in one batch, several and uneven ones; from the vectors, few (full) and many (arpack)
+@pytest.mark.parametrize(
+    ("n", "feature", "batch"), [(60, 7, 10_000), (60, 7, 7), (60, 7, 1), (1001, 200, 500), (5, 40, 9), (1002, 1003, 9)]
+)
+def test_pca_is_the_svd_of_the_centred_vectors_up_to_sign(n, feature, batch):
     x = cloud(n, feature)
-    found = pca(x, 3)
+    found = pca(x, 3, batch=batch)
     u, s, v = np.linalg.svd(x - x.mean(0), full_matrices=False)
     signs = np.sign(v[np.arange(3), np.abs(v[:3]).argmax(1)])  # largest loading positive
     np.testing.assert_allclose(found.points, (u * s)[:, :3] * signs, atol=1e-6 * s[0])
@@ -42,6 +44,45 @@ def test_pca_keeps_distances_of_vectors_in_a_plane_and_its_sign():
     assert sum(found.explained) == pytest.approx(1)
     assert found.trustworthiness == pytest.approx(1)
     np.testing.assert_allclose(pca(plane[::-1].copy()).points[::-1], found.points, atol=1e-9)
+
+
+def misplaced(data, seen, k):
+    """1 - the normalised sum, over the k neighbours of each point in `seen`, of how far beyond k they rank in `data`
+    (Venna and Kaski 2001)."""
+    n = len(data)
+    far = [np.linalg.norm(space[:, None] - space, axis=-1) for space in (data, seen)]
+    total = 0
+    for i in range(n):
+        rank = {j: place for place, j in enumerate(np.argsort(far[0][i], kind="stable"))}  # itself: 0
+        near = [j for j in np.argsort(far[1][i], kind="stable") if j != i][:k]
+        total += sum(max(0, rank[j] - k) for j in near)
+    return 1 - 2 / (n * k * (2 * n - 3 * k - 1)) * total
+
+
+def test_continuity_is_trustworthiness_with_the_spaces_exchanged():
+    x = cloud(40)
+    found = pca(x, neighbours=6)
+    assert found.trustworthiness == pytest.approx(misplaced(x, found.points, 6))
+    assert found.continuity == pytest.approx(misplaced(found.points, x, 6))
+    assert found.trustworthiness != pytest.approx(found.continuity, abs=1e-4)
+
+
+def test_a_map_that_tears_is_trustworthy_but_not_continuous():
+    """And one that folds is the other way round."""
+    ring = np.stack([np.cos(turn := np.linspace(0, 2 * np.pi, 60, endpoint=False)), np.sin(turn)], axis=1)
+    cut, fold = turn[:, None], ring[:, :1]
+    torn = projection._trust(ring, cut, 5)
+    folded = projection._trust(ring, fold, 5)
+    assert torn[0] > 0.99 > 0.98 > torn[1]
+    assert folded[1] > 0.95 > 0.8 > folded[0]
+
+
+def test_neighbours_by_cosine_are_those_of_unit_vectors():
+    x = cloud(40) + 3
+    seen = cloud(40, 2, seed=5)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(projection._trust(x, seen, 6, "cosine")[:2], projection._trust(unit, seen, 6)[:2])
+    assert projection._trust(x, seen, 6, "cosine")[1] != projection._trust(x, seen, 6)[1]
 
 
 def test_trustworthiness_is_sklearns_and_is_sampled_beyond_2000_rows():
@@ -85,6 +126,21 @@ def test_umap_keeps_neighbours_is_seeded_and_is_computed_once(cache, monkeypatch
     assert table.shape[0] == 32
 
 
+def test_densmap_keeps_how_dense_the_data_are():
+    """Two clusters of which one is ten times as wide: on UMAP's map they are alike, on densMAP's not."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(60, 5)), 10 * rng.normal(size=(60, 5)) + 100]).astype(np.float32)
+
+    def widths(found):
+        return [np.linalg.norm(part - part.mean(0), axis=1).mean() for part in np.split(found.points, 2)]
+
+    plain, dense = projection.umap(x), projection.umap(x, density=True)
+    assert dense.method == "densmap"
+    assert widths(dense)[1] / widths(dense)[0] > 2 * widths(plain)[1] / widths(plain)[0]
+    np.testing.assert_array_equal(projection.umap(x, density=True).points, dense.points)
+    assert project({"a": synthetic_store(8)}, "densmap").attrs["how"] == "densmap"
+
+
 def test_a_cache_that_cannot_be_written_costs_a_warning_only(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "file"))
@@ -107,6 +163,7 @@ def test_project_labels_every_thought_and_fits_the_union():
         "how": "pca",
         "explained": list(pca(vectors).explained),
         "trustworthiness": pca(vectors).trustworthiness,
+        "continuity": pca(vectors).continuity,
         "neighbours": 15,
         "checked_rows": len(vectors),
     }
@@ -122,6 +179,42 @@ def test_project_names_a_single_store_and_joins_differing_answers():
     assert set(table["store"]) == {"lta_thinker"}
     assert set(table[(table["example"] == "0000") & (table["path"] == 1)]["prediction"]) == {"7 | (no answer)"}
     assert set(table[(table["example"] == "0001") & (table["path"] == 0)]["prediction"]) == {"5"}
+
+
+def test_stores_of_several_training_steps_share_one_map_and_their_examples():
+    stores = {step: synthetic_store(7, seed=step) for step in (0, 40, 80)}
+    table = project(stores)
+    assert table["store"].tolist() == [0] * 28 + [40] * 28 + [80] * 28
+    keys = [list(part[["example", "path", "step"]].itertuples(index=False)) for _, part in table.groupby("store")]
+    assert keys[0] == keys[1] == keys[2]
+    assert not table.duplicated(["store", "example", "path", "step"]).any()
+    np.testing.assert_array_equal(
+        table[["x", "y"]], pca(np.concatenate([flatten(store)[0] for store in stores.values()])).points
+    )
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("how", ["pca", "umap"])
+def test_vectors_of_as_many_features_as_axes_are_their_own_map(dimensions, how):
+    store = synthetic_store(6, feature=dimensions)
+    table = project(store, how, dimensions)
+    np.testing.assert_array_equal(table[["x", "y", "z"][:dimensions]], flatten(store)[0])
+    assert table.attrs["how"] == "identity"
+    assert table.attrs["trustworthiness"] == table.attrs["continuity"] == 1
+    assert table.attrs["explained"] == []
+
+
+def test_project_tells_what_each_thought_led_to():
+    store = synthetic_store(3, draws=2)
+    store["text"][0, 0] = ["one\nanswer", "another"]
+    assert project(store)["text"].tolist()[:4] == ["one\nanswer | another"] * 4
+
+
+def test_float32_and_float16_vectors_are_not_copied_needlessly_and_give_the_same_map():
+    x = cloud(40).astype(np.float16)
+    np.testing.assert_allclose(pca(x).points, pca(x.astype(np.float64)).points, atol=1e-9)
+    np.testing.assert_allclose(pca(x.astype(np.float32)).points, pca(x.astype(np.float64)).points, atol=1e-9)
+    assert projection._checked(x32 := x.astype(np.float32), 2) is x32
 
 
 def test_project_leaves_out_stores_without_thoughts():
@@ -155,7 +248,7 @@ def test_a_nearly_collapsed_cloud_is_still_projected():
     ("arguments", "message"),
     [
         ({"stores": {}}, "no stores to project"),
-        ({"stores": synthetic_store(4), "how": "tsne"}, "unknown projection 'tsne': use 'pca' or 'umap'"),
+        ({"stores": synthetic_store(4), "how": "tsne"}, "unknown projection 'tsne': use 'pca', 'umap', 'densmap'"),
         ({"stores": synthetic_store(4), "dimensions": 4}, "dimensions is 4: a map has 1 to 3"),
         ({"stores": synthetic_store(4, steps=0, method="direct")}, "no thoughts in direct: a map needs a method"),
         (
@@ -167,6 +260,13 @@ def test_a_nearly_collapsed_cloud_is_still_projected():
 def test_project_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         project(**arguments)
+
+
+def test_identity_refuses_wide_vectors_and_pca_an_empty_batch():
+    with pytest.raises(ValueError, match="vectors of width 4 cannot be drawn as they are"):
+        projection.identity(cloud(9, 4))
+    with pytest.raises(ValueError, match="batch is 0: give the number of rows"):
+        pca(cloud(9), batch=0)
 
 
 def test_umap_refuses_one_neighbour():

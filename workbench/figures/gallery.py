@@ -11,7 +11,7 @@ from . import invented
 from .export import Format, save
 from .look import Width, add_to_caption
 
-SCREEN_DPI = 150  # a page of pictures, not print
+SCREEN_DPI = 144  # a page of pictures, not print
 
 
 class Entry(NamedTuple):

@@ -92,9 +92,12 @@ def divergences(table: pd.DataFrame, divergence: str, *, step: str = "all", widt
     for name in names:
         square.loc[name, name] = 0.0
     sizes = [int(size) for column in ("n_first", "n_second") if column in rows for size in rows[column]]
+    # decimals that leave the largest three digits
+    decimals = min(4, max(0, 2 - math.floor(math.log10(np.nanmax(np.abs(square.to_numpy())) or 1))))
     counted = f"n = {min(sizes)}{f' to {max(sizes)}' if max(sizes) > min(sizes) else ''} each; " if sizes else ""
     return matrix(
-        square, name=f"{BETWEEN.get(divergence, plain(divergence))} ({rows['unit'].iloc[0]})", form=".3g", width=width,
+        square, name=f"{BETWEEN.get(divergence, plain(divergence))} ({rows['unit'].iloc[0]})", form=f".{decimals}f",
+        width=width,
         caption=f"{counted}{'all thoughts' if step == 'all' else f'slot {step}'}",
         row_title="thoughts of", column_title="relative to",
     )  # fmt: skip

@@ -25,7 +25,7 @@ CLOUDS = ("LTA-Thinker", "soft prompt", "token embeddings")
 def points() -> pd.DataFrame:
     """As `projection.project` returns: four slots, of which one ignores the question."""
     rng = np.random.default_rng(0)
-    meaning = np.repeat(["all +", "all -", "mixed"], [50, 50, 25])
+    meaning = np.repeat(["all +", "all -", "mixed"], [30, 30, 15])
     centre = {"all +": (1.0, 0.6), "all -": (-1.0, -0.5), "mixed": (0.1, 0.2)}
     parts = []
     for step, strength in enumerate((1.0, 0.6, 0.0, 0.8)):

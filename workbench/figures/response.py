@@ -23,6 +23,7 @@ from .means import (
     tidy,
 )
 
+APART = 0.012  # of a log axis's span, between the bars of two lines at one setting
 FEW = 12  # up to this many settings on a line each has its bar; beyond it they make a band
 
 
@@ -88,7 +89,11 @@ def response(
     )
     at = places(split, across)
     dense = max(means.value_counts(["line", "panel"])) > FEW if band is None else band
+    # bars of several lines at one setting stand beside each other; plotly's own shift would be uneven on a log axis
+    apart = 10 ** (APART * np.ptp(np.log10(means["x"]))) if log_x and not dense else 1.0
+    beside = {str(line): apart ** (k - (len(lines) - 1) / 2) for k, line in enumerate(lines)}
     for panel, trace in _traces(means, single, dense, bool(key), as_text(x_title or plain(x))):
+        trace.x = [beside.get(str(trace.offsetgroup), 1.0) * value for value in trace.x or ()]
         figure.add_trace(trace, **at[panel])
     draw_lines(figure, references, at)
     for panel, place in at.items():
@@ -96,7 +101,6 @@ def response(
         shares = set(together) <= set(hundred)
         figure.update_yaxes(range=span(on_axis(together, references, means, single), shares=shares), **place)
     figure.update_xaxes(**_settings(means["x"].to_numpy(), log_x, MILLIMETRES[width] / across - 12))
-    # bars of several lines at one setting stand beside each other; plotly's shift would be uneven on a log axis
     group = None if dense or log_x or len(lines) == 1 else "group"
     return figure.update_layout(scattermode=group, scattergap=0.85)
 
@@ -147,6 +151,7 @@ def _line(part: pd.DataFrame, look: Style, line: str, dense: bool, setting: str)
     }
     return go.Scatter(
         x=part["x"].tolist(),
+        text=[f"{value:g}" for value in part["x"]],
         y=part["mean"].tolist(),
         error_y=None if dense else whiskers,
         customdata=part[["low", "high"]].to_numpy().tolist(),
@@ -157,7 +162,7 @@ def _line(part: pd.DataFrame, look: Style, line: str, dense: bool, setting: str)
         legendgroup=line,
         offsetgroup=line,
         cliponaxis=False,
-        hovertemplate=f"{setting} %{{x}}: %{{y:.4g}} [%{{customdata[0]:.4g}}, %{{customdata[1]:.4g}}]"
+        hovertemplate=f"{setting} %{{text}}: %{{y:.4g}} [%{{customdata[0]:.4g}}, %{{customdata[1]:.4g}}]"
         f"<extra>{as_text(line)}</extra>",
     )
 
@@ -180,6 +185,7 @@ def _band(part: pd.DataFrame, look: Style, line: str) -> go.Scatter:
 def _faint(part: pd.DataFrame, look: Style, line: str) -> go.Scatter:
     return go.Scatter(
         x=part["x"].tolist(),
+        text=[f"{value:g}" for value in part["x"]],
         y=part["mean"].tolist(),
         mode="markers",
         marker={"color": look.color, "symbol": look.symbol, "size": 5, "opacity": 0.4},
@@ -187,7 +193,7 @@ def _faint(part: pd.DataFrame, look: Style, line: str) -> go.Scatter:
         offsetgroup=line,
         showlegend=False,
         cliponaxis=False,
-        hovertemplate=f"%{{x}}: %{{y:.4g}}<extra>{as_text(line)}</extra>",
+        hovertemplate=f"%{{text}}: %{{y:.4g}}<extra>{as_text(line)}</extra>",
     )
 
 
