@@ -6,7 +6,7 @@ The likelihood alone, with the alignment loss, with the focus loss, and with bot
 from collections.abc import Sequence
 
 from .grid import Cell, Done, Setting
-from .report import Report, against, correct, difference, means, points, statistic, sure, tabulate, where
+from .report import Report, against, correct, difference, points, statistic, sure, tabulate, where
 
 WEIGHTS = (0.01, 0.1, 1.0)
 LOSSES = {  # (alignment, focus)
@@ -40,13 +40,11 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     alone = [d for d in done if d.cell.condition["losses"] == "likelihood"]
     findings = []
     for losses in list(LOSSES)[1:]:
-        rank = means(where(table, "losses", [losses]), "effective rank", "weight")
         for weight in WEIGHTS:
             found = difference([d for d in done if d.cell.condition == {"losses": losses, "weight": weight}], alone)
             word = "changes" if sure(found) else "makes no sure difference to"
             findings.append(
-                f"{losses} at weight {weight:g} {word} accuracy: {points(found)} against the likelihood alone; "
-                f"effective rank {rank[weight]:.1f}."
+                f"{losses} at weight {weight:g} {word} accuracy: {points(found)} against the likelihood alone."
             )
     swept = [where(part, "losses", ["likelihood"], keep=False) for part in (table, runs)]
     one = where(table, "losses", ["likelihood"])

@@ -50,6 +50,9 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         rows.append({"positive": rule, **vars(found)})
         word = "changes" if sure(found) else "makes no sure difference to"
         findings.append(f"Positive by {rule} {word} accuracy: {points(found)} against no focus loss.")
+    if "oracle" in by:
+        found = difference(by["oracle"], by["answer"])
+        findings.append(f"Positive by oracle against positive by answer: {points(found)}.")
     findings += _agreement(by["answer"][0].store())
     drawn = {
         "positive_step": figures.bars(

@@ -1,4 +1,4 @@
-"""How many thoughts are best, and why do more of them hurt?
+"""How many thoughts are best, and if more of them hurt, why?
 
 Beside accuracy and the shape of the thoughts: the share of the likelihood's gradient that reaches each slot. A slot
 that gets none does not learn; effective slots are exp(entropy) of the shares.
