@@ -68,7 +68,8 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypa
         settings.source = SMALL.format(out=str(tmp_path / "ipython" / "out"))
         assert names == [line.split(" = ")[0] for line in settings.source.splitlines()]
     where: Any = {"metadata": {"path": str(tmp_path)}}
-    client = NotebookClient(notebook, timeout=500, kernel_name="python3", store_widget_state=False, resources=where)
+    # its state is needed by the bars, which draw into a widget; the executed copy is not kept
+    client = NotebookClient(notebook, timeout=500, kernel_name="python3", store_widget_state=True, resources=where)
     client.execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     noise = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
