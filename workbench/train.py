@@ -46,7 +46,7 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     plan = make_plan(method, config, len(prompts))
     run = _Run(method, task, config, folder, looked_at, len(plan))
     done = run.restore() if resume else 0
-    method.training_step = done
+    method.training_step, method.stage = done, plan[done - 1].stage if done else None
     run.begin(done)
     if done == 0 and keeps(0, len(plan), config):
         run.keep()

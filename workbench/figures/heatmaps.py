@@ -75,7 +75,7 @@ def divergences(table: pd.DataFrame, divergence: str, *, step: str = "all", widt
     """One divergence between all pairs of clouds: from the thoughts at the left to those below.
 
     table: what `diagnostics.divergence_table` returns, of stores by name or by training step; step: "0", .., or "all".
-    A cloud and itself are 0; pairs that were not compared are empty. The token embeddings stand last.
+    A cloud and itself are 0; pairs that were not compared are empty. What thoughts are compared with stands last.
     """
     need(table, ["first", "second", "step", "divergence", "value", "unit"], "diagnostics.divergence_table(stores)")
     rows = table.loc[(table["divergence"] == divergence) & (table["step"].astype(str) == step)]
@@ -83,7 +83,7 @@ def divergences(table: pd.DataFrame, divergence: str, *, step: str = "all", widt
         known = ", ".join(dict.fromkeys(map(str, table["divergence"])))
         raise ValueError(f"no {divergence!r} at step {step!r} in this table: it has {known}")
     names = list(dict.fromkeys([*rows["first"], *rows["second"]]))
-    names.sort(key=lambda name: name in ("token embeddings", "reference"))
+    names.sort(key=lambda name: name in ("token embeddings", "gold steps", "reference"))
     square = pd.DataFrame(np.nan, pd.Index(names), pd.Index(names))
     for first, second, value in zip(rows["first"], rows["second"], rows["value"], strict=True):
         square.loc[first, second] = value

@@ -57,6 +57,7 @@ STYLES = {
     "all_+": Style(BLUE),  # what the new words of an arith question mean
     "all__": Style(VERMILLION, "diamond", "dash"),
     "mixed": Style(PURPLE, "square", "dot"),
+    "constant": Style(BLACK, "triangle-up"),
     "question": Style(BLUE),  # where the variance of thoughts comes from
     "slot": Style(ORANGE, "diamond", "dash"),
     "question_slot": Style(SKY, "cross", "dash"),
