@@ -501,7 +501,8 @@ def test_the_remark_says_when_it_is_greedy_and_how_chains_ended():
         "chains ended: 1 at the end mark, 1 by cold stop, 0 at the length cap, 0 at the end of text"
     )
     assert "50.0 % of 4" in (said := method.remark([told([1.0, 0.7], CAP), told([1.0, 0.6], CAP)]))
-    assert "softer than greedy" in said
+    assert "not greedy decoding" in said
+    assert "mostly greedy decoding" in method.remark([told([1.0, 1.0, 0.7], CAP)])
     assert method.remark([]) == ""
 
 

@@ -151,10 +151,10 @@ class SoftThinking(LatentMethod):
         exits = torch.cat([t.signals["exit"][t.mask] for t in told]).int()
         ended = ", ".join(f"{int((exits == code).sum())} {EXITS[code]}" for code in (MARK, COLD, CAP, TEXT))
         share = float((weights > ONE_WORD).float().mean())
-        verdict = "effectively greedy decoding" if share > MOSTLY else "softer than greedy decoding"
+        greedy = "effectively" if share > MOSTLY else "mostly" if share > 0.5 else "not"
         return (
             f"in {100 * share:.1f} % of {len(weights):,} thoughts the likeliest word weighs more than {ONE_WORD}: "
-            f"{verdict}; chains ended: {ended}"
+            f"{greedy} greedy decoding; chains ended: {ended}"
         )
 
 
