@@ -60,7 +60,8 @@ def test_html_is_one_file_without_network_or_upload(tmp_path):
 
 
 def test_on_a_screen_text_is_larger_and_all_that_depends_on_it(tmp_path):
-    figure = thought_map(points(), "label_operations")
+    figure = thought_map(points(), "label_operations", "step")
+    before = figure.to_json()
     html, _ = save(figure, "map", tmp_path, formats=["html"])
     rest = html.read_text(encoding="utf-8").split("Plotly.newPlot(")[-1]
     for _ in range(3):  # its arguments: where, data, layout
@@ -70,8 +71,21 @@ def test_on_a_screen_text_is_larger_and_all_that_depends_on_it(tmp_path):
     assert layout["margin"]["b"] == pytest.approx(1.4 * figure.layout.margin.b)
     assert layout["title"]["pad"]["b"] == pytest.approx(1.4 * figure.layout.title.pad.b)
     assert "width" not in layout  # it fills its window
+    (title,) = [a for a in layout["annotations"] if a.get("name") == "x title"]
+    (printed,) = [a for a in figure.layout.annotations if a.name == "x title"]
+    assert title["yshift"] == pytest.approx(1.4 * printed.yshift)
+    assert figure.to_json() == before
     size = float(re.findall(r"font-size:([\d.]+)em", layout["legend"]["title"]["text"])[0])
     assert size * layout["legend"]["title"]["font"]["size"] == pytest.approx(1.4 * 8 * 96 / 72, rel=0.01)
+
+
+def test_on_a_screen_numbers_written_into_a_figure_are_as_large_as_those_beside_it(tmp_path):
+    html, _ = save(accuracy(accuracies()), "accuracy", tmp_path, formats=["html"])
+    rest = html.read_text(encoding="utf-8").split("Plotly.newPlot(")[-1]
+    _, end = json.JSONDecoder().raw_decode(rest.lstrip(", \n"))
+    (trace,), _ = json.JSONDecoder().raw_decode(rest.lstrip(", \n")[end:].lstrip(", \n"))
+    assert trace["textfont"]["size"] == pytest.approx(1.4 * 7 * 96 / 72)
+    assert trace["marker"]["size"] == 7
 
 
 @needs_browser

@@ -83,16 +83,34 @@ def redraw(sidecar: str | Path) -> go.Figure:
 
 def _page(figure: go.Figure, name: str) -> str:
     """The figure as one HTML file that fills its window."""
-    screen = go.Figure(figure)
-    margin = {side: SCREEN * size for side, size in figure.layout.margin.to_plotly_json().items()}
-    screen.update_layout(template=template(SCREEN), width=None, height=None, margin=margin)
-    screen.update_layout(title_pad_b=SCREEN * (figure.layout.title.pad.b or 0))
+    screen = go.Figure(_scaled(figure.to_plotly_json(), SCREEN))
+    screen.update_layout(template=template(SCREEN), width=None, height=None)
     title = figure.layout.legend.title
     if title.side == "left":
         screen.update_layout(legend_title=key_title(re.sub("<[^>]*>", "", title.text), SCREEN))
     config = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
     # without auto_play=False what has frames would start to move by itself
-    return screen.to_html(auto_play=False, include_plotlyjs=True, include_mathjax=False, config=config, div_id=name)
+    page = screen.to_html(auto_play=False, include_plotlyjs=True, include_mathjax=False, config=config, div_id=name)
+    return page.replace("<head>", "<head><style>body { margin: 0 }</style>", 1)  # else its lower edge is out of sight
+
+
+def _scaled(value: Any, scale: float, inside: str = "") -> Any:
+    """Figure JSON with the text sizes, margins and shifts of its own, which are in pixels, times `scale`.
+
+    Those of the template are `template`'s to scale; lines and marks keep their size. inside: the key of `value`.
+    """
+    if isinstance(value, list | tuple):
+        return [_scaled(inner, scale, inside) for inner in value] if value and isinstance(value[0], dict) else value
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for name, inner in value.items():
+        pixels = inside in ("margin", "pad") or name == "yshift" or (name == "size" and inside.endswith("font"))
+        if pixels:
+            found[name] = scale * inner
+        else:
+            found[name] = inner if name in ("template", "marker", "line") else _scaled(inner, scale, name)
+    return found
 
 
 def _printed(content: dict[str, Any], formats: Sequence[Format], dpi: int) -> dict[Format, bytes]:

@@ -103,7 +103,9 @@ def span(values: ArrayLike, *, shares: bool = False, edge: float = 0.05) -> list
     """An axis range around the finite values; shares: these are percentages, and there is little to show beyond 0 and
     100, only the half of a mark that stands there."""
     least, most = float(np.nanmin(values)), float(np.nanmax(values))
-    room = edge * (most - least) or 0.1 * abs(most) or 1
+    large = max(abs(least), abs(most))
+    # what differs in its fourth digit only is constant, and should look so
+    room = edge * (most - least) if most - least > 1e-3 * large else 0.1 * large or 1
     if shares and least >= 0 and most <= 100:
         mark = 0.015 * (most - least + 2 * room)
         return [max(-mark, least - room), min(100 + mark, most + room)]

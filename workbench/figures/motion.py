@@ -110,7 +110,7 @@ def _frame(points: pd.DataFrame, rows: np.ndarray, looks: Looks, color: str, tot
 def _with_slider(figure: go.Figure, names: list[str], title: str) -> go.Figure:
     """The figure with a slider and a play button below its axes."""
     how = {"mode": "immediate", "frame": {"duration": MOVE, "redraw": True}, "transition": {"duration": MOVE}}
-    below = -(8 + 2.6 * TEXT) / (figure.layout.height - figure.layout.margin.t - figure.layout.margin.b)
+    below = 8 + 2.6 * TEXT  # pixels: tick labels and the axis's name
     look = {"font": {"size": SMALL}, "bordercolor": "#999999", "borderwidth": 0.75}
     slider = {
         "active": 0,
@@ -118,8 +118,9 @@ def _with_slider(figure: go.Figure, names: list[str], title: str) -> go.Figure:
         "currentvalue": {"prefix": f"{as_text(plain(title))}: ", "font": {"size": TEXT}, "xanchor": "right"},
         "x": 0.14,
         "len": 0.86,
-        "y": below,
-        "pad": {"t": 0, "b": 0},
+        "y": 0,
+        "yanchor": "top",
+        "pad": {"t": below, "b": 0},
         "bgcolor": "#E6E6E6",
         "ticklen": 3,
         "minorticklen": 0,
@@ -131,9 +132,9 @@ def _with_slider(figure: go.Figure, names: list[str], title: str) -> go.Figure:
         "buttons": [{"label": "▶", "method": "animate", "args": [None, how | {"fromcurrent": True}]}],
         "x": 0,
         "xanchor": "left",
-        "y": below,
+        "y": 0,
         "yanchor": "top",
-        "pad": {"t": 10, "r": 0},
+        "pad": {"t": below + 10, "r": 0},
         **look,
     }
     return figure.update_layout(sliders=[slider], updatemenus=[button])

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from .look import Width, as_text, counted, panels, plain, side_by_side, style
 from .means import headings, places, span, tidy
-from .points import MANY
+from .points import MANY, title_of
 
 QUANTILES = 20000  # of one panel: more would lie on each other
 FLOOR = 1e-8  # of the largest eigenvalue: what is less is rounding, and would fill a log axis
@@ -31,7 +31,9 @@ def spectrum(
     Raises ValueError for missing columns, negative eigenvalues, and shares outside [0, 1].
     """
     columns = {"direction": "direction", "eigenvalue": "eigenvalue", "cumulative": "cumulative", "line": color}
-    rows = tidy(table, columns, "a table with one row per direction").sort_values("direction")
+    rows = tidy(table, columns, "a table with one row per direction")
+    lines = list(rows["line"].unique())
+    rows = rows.sort_values("direction", kind="stable")
     values, shares = rows["eigenvalue"].to_numpy(), rows["cumulative"].to_numpy()
     if not rows.size or not values.max(initial=0) > 0:
         raise ValueError("no eigenvalue above 0: thoughts without variance have no spectrum")
@@ -45,7 +47,6 @@ def spectrum(
         direction, line = rows.loc[twice, ["direction", "line"]].iloc[0]
         whose = f" for {line}" if color else ""
         raise ValueError(f"direction {direction:g} stands twice{whose}: give one spectrum a line, of one slot each")
-    lines = list(rows["line"].unique())
     key = [plain(str(line)) for line in lines if len(lines) > 1]
     least = FLOOR * values.max()
     hidden = int((values < least).sum())
@@ -56,7 +57,7 @@ def spectrum(
         width,
         axes=("direction, by size", ""),
         legend=key,
-        legend_title=plain(color) if color and key else "",
+        legend_title=title_of(color) if color and key else "",
         caption=counted(table, n, of, None)
         + (f"; {hidden} eigenvalues below {FLOOR:g} of the largest are left out" if hidden else ""),
     )
