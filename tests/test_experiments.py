@@ -12,12 +12,16 @@ from rich.console import Console
 from workbench import store
 from workbench.backbone import Decoding
 from workbench.experiments import EXPERIMENTS, Setting, experiment, grid, question
+from workbench.experiments.compare import compared, wide
 from workbench.experiments.grid import Answers, Cell, run_cell, run_cells
 from workbench.experiments.report import conditions, correct, difference, tabulate
+from workbench.experiments.tuning import RATES, rates, tuned
+from workbench.methods import METHODS
 from workbench.scores import crossed_interval, per_example
 from workbench.train import TrainConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:no Chromium:UserWarning")
+TRIED = ("rate-x0.1", "rate-x1", "rate-x10")  # folders of the trials
 TINY = TrainConfig(examples=32, epochs=1, batch_size=16, probe_examples=8)
 SETTING = Setting(seeds=[0, 1], questions=12, training=TINY, decoding=Decoding(max_new_tokens=8), workers=1)
 
@@ -108,6 +112,45 @@ def test_the_table_is_what_the_stores_say(tmp_path, here):
         difference(by["soft-prompt"][:1], by["cot"])
 
 
+def test_every_condition_is_tuned_over_as_many_trials_and_the_best_on_dev_is_run(tmp_path, here):
+    trials = rates(SETTING)
+    assert [t.training.lr / TINY.lr for t in trials] == pytest.approx(RATES)
+    assert [t.training.adamw_lr / TINY.adamw_lr for t in trials] == pytest.approx(RATES)
+    assert {(t.training.examples, t.training.epochs) for t in trials} == {(TINY.examples, TINY.epochs)}
+    cells = [Cell("soft-prompt", seed, {"thoughts": 2}, TINY, {"method": "a"}, trials=trials) for seed in (0, 1)]
+    cells += [Cell("cot", 0, condition={"method": "b"})]
+    asked = tuned(SETTING, cells, tmp_path, Console())
+    tried = pd.read_csv(tmp_path / "tuning.csv")
+    stores = [store.load(tmp_path / "trials" / "cells" / f"a_{trial}_seed0" / "dev.nc") for trial in TRIED]
+    right = [float(per_example(found).mean()) for found in stores]
+    assert {found.attrs["split"] for found in stores} == {"dev"}
+    assert tried["dev accuracy"].tolist() == pytest.approx(right)
+    best = right.index(max(right))
+    assert tried["chosen"].tolist() == [k == best for k in range(3)]
+    assert [cell.training for cell in asked] == [trials[best].training, trials[best].training, None]
+    taken = (tmp_path / "trials" / "cells" / f"a_{TRIED[best]}_seed0" / "weights.safetensors").read_bytes()
+    done = run_cells(SETTING, asked, tmp_path, Console())
+    assert (done[0].folder / "weights.safetensors").read_bytes() == taken  # the trial is the run of its seed
+    assert done[0].store().attrs["split"] == "test"
+    assert run_cells(SETTING, tuned(SETTING, cells, tmp_path, Console()), tmp_path, Console()) == done
+
+
+def test_the_comparison_has_every_method_and_reads_as_a_table(monkeypatch):
+    assert set(compared()) == {name for name, cls in METHODS.items() if cls.__module__ != "__main__"}
+    cells = import_module("workbench.experiments.compare").cells(SETTING)
+    assert {cell.task for cell in cells} == {"arith", "arith-shift", "prosqa"}
+    for cell in cells:
+        assert (cell.training == TINY) == METHODS[cell.method].trained
+        assert len(cell.trials) == 3 or not METHODS[cell.method].trained
+    only = import_module("workbench.experiments.compare").cells(replace(SETTING, task="gsm8k", data="here"))
+    assert {(cell.task, cell.data) for cell in only} == {("gsm8k", "here")}
+    row = {"task": "arith", "method": "cot", "mean": 0.5, "low": 0.4, "high": 0.61}
+    table = pd.DataFrame([{**row, "measure": m} for m in ("accuracy", "shuffled costs", "tokens")])
+    assert wide(table, "arith").loc["cot"].tolist() == ["50.0 % [40.0, 61.0]", "+50.0 points [+40.0, +61.0]", "0.5"]
+    with pytest.raises(ValueError, match="no task 'gsm8k' in this table; it has arith"):
+        wide(table, "gsm8k")
+
+
 @pytest.mark.parametrize("setting", [{"seeds": []}, {"seeds": [1, 1]}, {"questions": 0}, {"workers": 0}])
 def test_a_wrong_setting_is_one_sentence(setting):
     with pytest.raises(ValueError, match="give at least"):
@@ -118,9 +161,11 @@ def test_a_wrong_setting_is_one_sentence(setting):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_and_writes_what_it_promises(name, tmp_path, here, monkeypatch, capsys):
     module = import_module(f"workbench.experiments.{EXPERIMENTS[name]}")
-    for settings, few in {"COUNTS": (1, 2), "WEIGHTS": (0.1, 1.0), "FACTORS": (0.0, 0.5, 1.0), "PROBED": 8}.items():
+    few = {"COUNTS": (1, 2), "WEIGHTS": (0.1, 1.0), "FACTORS": (0.0, 0.5, 1.0), "PROBED": 8}
+    few |= {"MADE": {"arith-shift": ("arith-shift", None)}, "METHODS": {m: METHODS[m] for m in ("cot", "lta-thinker")}}
+    for settings, value in few.items():
         if hasattr(module, settings):
-            monkeypatch.setattr(module, settings, few)
+            monkeypatch.setattr(module, settings, value)
     small = replace(SETTING, questions=6, training=replace(TINY, examples=16))
     report = experiment(name, small, tmp_path)
     written = json.loads((tmp_path / "result.json").read_text())

@@ -194,7 +194,8 @@ def collect(given: Namespace) -> None:
     spent = cost(found)
     capped, unread = (f"{spent[name]} ({100 * spent[f'{name}_share']:.1f} %)" for name in ("capped", "unread"))
     print(
-        f"{spent['tokens']:.1f} tokens and {spent['seconds']:.2g} s a question (in batches of {spent['batch_size']}); "
+        f"{spent['tokens']:.1f} tokens, {spent['thoughts']:.1f} thoughts and {spent['seconds']:.2g} s a question "
+        f"(in batches of {spent['batch_size']}); "
         f"of {spent['answers']} answers {capped} stopped at the length cap and {unread} could not be read"
     )
 
@@ -230,7 +231,9 @@ def score(given: Namespace) -> None:
     spent = pd.DataFrame([{"store": name, **cost(found)} for name, found in stores.items()])
     with pd.option_context("display.width", 200, "display.max_columns", None):
         print(accuracy_table(stores).drop(columns=["unread", "unfinished", "length"]).to_string(index=False))
-        print("\ntokens and seconds are per question, everything it needed; capped: stopped at the length cap")
+        print(
+            "\ntokens, thoughts and seconds are per question, everything it needed; capped: stopped at the length cap"
+        )
         print(spent.to_string(index=False))
         first, *others = stores
         for other in others:

@@ -297,15 +297,17 @@ def accuracy_table(
 def cost(store: xr.Dataset) -> dict[str, float | int | str]:
     """What the answers of a store took, and how many ended badly.
 
-    tokens, seconds: per question, over all of its paths and draws (tokens without the one that stops; seconds of the
-    whole collection, thoughts included, NaN where the store does not say); batch_size: questions at a time, without
-    which seconds mean nothing; answers: their number; capped: those that stopped at the length cap; unread: those
+    tokens, thoughts, seconds: per question, over all of its paths and draws (tokens written, without the one that
+    stops; thought vectors, which take a step each where a method unrolls them; seconds of the whole collection,
+    thoughts included, NaN where the store does not say); batch_size: questions at a time, without which seconds mean
+    nothing; answers: their number; capped: those that stopped at the length cap; unread: those
     nothing could be read in; both as shares too.
     """
     questions, answers = store.sizes["example"], store["finished"].size
     capped, unread = int((~store["finished"]).sum()), int((store["prediction"] == "").sum())
     return {
         "tokens": int(store["length"].sum()) / questions,
+        "thoughts": int(store["mask"].sum()) / questions,
         "seconds": float(store.attrs.get("seconds", np.nan)) / questions,
         "batch_size": store.attrs.get("batch_size", "unknown size"),
         "answers": answers,

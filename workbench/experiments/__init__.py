@@ -14,6 +14,7 @@ from ..config import choose, differences
 from ..runs import RUNS
 from .grid import Setting, run_cells
 from .report import Report, read, write
+from .tuning import tuned
 
 __all__ = ["EXPERIMENTS", "Report", "Setting", "experiment", "question", "shipped_report"]
 
@@ -26,6 +27,7 @@ EXPERIMENTS = {  # name -> file in this folder
     "alignment": "alignment",
     "positive-step": "positive_step",
     "transfer": "transfer",
+    "compare": "compare",
 }
 
 
@@ -37,7 +39,7 @@ def experiment(name: str, setting: Setting | None = None, out: str | Path | None
     module = _module(name)
     setting, console = setting or Setting(), Console()
     out = Path(out) if out is not None else RUNS / "experiments" / name
-    done = run_cells(setting, module.cells(setting), out, console)
+    done = run_cells(setting, tuned(setting, module.cells(setting), out, console), out, console)
     report = module.report(setting, done)
     for path in write(report, out, {"experiment": name, "question": question(name), "setting": differences(setting)}):
         console.print(f"  {path}", highlight=False, soft_wrap=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from ..config import choose
 from ..files import write_json
 from ..methods import METHODS, LatentMethod, build
 from ..runs import load_method
-from ..tasks import Task, load_task
+from ..tasks import Split, Task, load_task
 from ..train import TrainConfig, train
 
 
@@ -76,17 +77,28 @@ class Answers:
 
     task: str | None = None
     data: str | None = None
+    split: Split = "test"
     change: str | None = None
     draws: int = 1
     temperature: float | None = None
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One setting to try on dev: options, and the training where there is one."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    training: TrainConfig | None = None
+
+
+@dataclass(frozen=True)
 class Cell:
     """One run: a method with its options and one seed; `training` None where nothing is trained.
 
-    `condition` is what the tables say about the cell (column -> value), the same for all seeds of a condition.
-    `measure`, a function at the top of a module, gives numbers of the live method that no store holds.
+    `condition` is what the tables say about the cell (column -> value), the same for all seeds of a condition. `task`
+    and `data` are trained on and answered in place of the setting's. `measure`, a function at the top of a module,
+    gives numbers of the live method that no store holds. Of `trials` the best on dev is run (see tuning.py).
     """
 
     method: str
@@ -96,6 +108,9 @@ class Cell:
     condition: dict[str, str | int | float] = field(default_factory=dict)
     stores: dict[str, Answers] = field(default_factory=lambda: {"test": Answers()})
     measure: Callable[[LatentMethod, Task], dict[str, Any]] | None = None
+    task: str | None = None
+    data: str | None = None
+    trials: tuple[Trial, ...] = ()
 
     @property
     def name(self) -> str:
@@ -181,7 +196,7 @@ def _run(setting: Setting, cells: Sequence[Cell], folders: dict[str, Path], cons
         places.put(str(k % gpus) if gpus else "")
     with (
         _child_environment(single_thread=not gpus),
-        ProcessPoolExecutor(workers, context, initializer=_settle, initargs=(places,)) as pool,
+        ProcessPoolExecutor(workers, context, initializer=_settle, initargs=(places, _homes())) as pool,
         Progress(*columns, console=console) as progress,
     ):
         total = progress.add_task(f"{len(cells)} runs", total=sum(cell.steps for cell in cells))
@@ -225,13 +240,20 @@ def _raise(name: str, future: Future) -> None:
     future.result()
 
 
-def _settle(places: Any) -> None:
-    """In each new process: take one GPU, or one CPU thread; and do not outlive the process that started this one."""
+def _homes() -> list[str]:
+    """The modules that registered methods stand in; a notebook's own cannot be imported elsewhere."""
+    return sorted({cls.__module__ for cls in METHODS.values()} - {"__main__"})
+
+
+def _settle(places: Any, homes: Sequence[str]) -> None:
+    """In each new process: take one GPU, or one CPU thread; know all methods; end with the process that started it."""
     place = places.get()
     if place:
         os.environ["CUDA_VISIBLE_DEVICES"] = place
     else:
         torch.set_num_threads(1)
+    for home in homes:
+        import_module(home)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -273,7 +295,8 @@ def run_cell(setting: Setting, cell: Cell, folder: Path) -> None:
 
 
 def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
-    task = load_task(setting.task, setting.data, prompts=setting.prompts)
+    name, data = (setting.task, setting.data) if cell.task is None else (cell.task, cell.data)
+    task = load_task(name, data, prompts=setting.prompts)
     method = _method(setting, cell, task, folder)
     for name, asked in cell.stores.items():
         path = folder / f"{name}.nc"
@@ -283,10 +306,10 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
         decoding = setting.decoding
         if asked.temperature is not None:
             decoding = replace(decoding, temperature=asked.temperature)
-        examples = other.examples("test", setting.questions)
+        examples = other.examples(asked.split, setting.questions)
         found = collect(
-            method, other, examples, decoding=decoding, draws=asked.draws, batch_size=setting.batch_size,
-            seed=cell.seed, change=asked.change,
+            method, other, examples, split=asked.split, decoding=decoding, draws=asked.draws,
+            batch_size=setting.batch_size, seed=cell.seed, change=asked.change,
         )  # fmt: skip
         store.save(found, path)
     if cell.measure is not None and not (folder / "measured.json").exists():

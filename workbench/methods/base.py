@@ -86,6 +86,8 @@ class LatentMethod(nn.Module, ABC):
     name: ClassVar[str]
     Config: ClassVar[type]
     presets: ClassVar[dict[str, Any]] = {}
+    trained: ClassVar[bool] = True
+    trials: ClassVar[tuple[dict[str, Any], ...]] = ()  # of one that is not trained: options to choose from on dev
     stage: int | None = None  # of the stages, the one its weights were last trained in; None: all are behind them
     training_step: int | None = 0  # optimiser steps behind its weights; None where the file they came from did not say
 
@@ -139,7 +141,7 @@ class LatentMethod(nn.Module, ABC):
 
     def stages(self) -> tuple[Stage, ...]:
         """The legs of training in order; empty when there is nothing to train."""
-        return (Stage(),)
+        return (Stage(),) if self.trained else ()
 
     def start(self, stage: int, prompts: Sequence[Prompt]) -> None:
         """Called before a stage with the prompts it will train on."""

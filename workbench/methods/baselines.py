@@ -9,13 +9,14 @@ from torch import nn
 from ..backbone import SLOT, Backbone
 from ..config import bounded
 from ..tasks import Example, Task
-from .base import LatentMethod, Prompt, Stage, Thoughts
+from .base import LatentMethod, Prompt, Thoughts
 
 
 class CoT(LatentMethod):
     """Explicit chain of thought: the slot stays empty, the steps are written as text. Nothing is trained."""
 
     name = "cot"
+    trained = False
 
     @dataclass(frozen=True)
     class Config:
@@ -24,9 +25,6 @@ class CoT(LatentMethod):
     def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
         vectors = torch.zeros(len(prompts), paths, 0, self.backbone.width, device=self.backbone.device)
         return Thoughts(vectors, torch.zeros(vectors.shape[:-1], dtype=torch.bool, device=self.backbone.device))
-
-    def stages(self) -> tuple[Stage, ...]:
-        return ()
 
 
 class Direct(CoT):

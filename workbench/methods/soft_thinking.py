@@ -29,7 +29,7 @@ from ..backbone import Backbone, Completion
 from ..config import allowed, bounded
 from ..decoding import Decoding, pick
 from ..tasks import Example, Task
-from .base import LatentMethod, Mixture, Prompt, Stage, Thoughts, draw_seed
+from .base import LatentMethod, Mixture, Prompt, Thoughts, draw_seed
 from .loops import Made, State, unroll
 from .mixtures import disturbed, likely, mixed
 
@@ -100,10 +100,9 @@ class SoftThinking(LatentMethod):
 
     name = "soft-thinking"
     Config = SoftThinkingConfig
+    trained = False
+    trials = ({}, {"temperature": 1.0}, {"components": 3})
     presets = {"reference": SoftThinkingConfig.reference(), "gumbel": SoftThinkingConfig.gumbel()}  # noqa: RUF012
-
-    def stages(self) -> tuple[Stage, ...]:
-        return ()
 
     def render(self, example: Example, task: Task) -> Prompt:
         """The reply has been opened and thinking goes on there; behind it stands the end mark."""
