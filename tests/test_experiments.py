@@ -43,7 +43,7 @@ def test_every_experiment_asks_a_question_and_names_its_cells_apart():
         cells = import_module(f"workbench.experiments.{EXPERIMENTS[name]}").cells(SETTING)
         names = [cell.name for cell in cells]
         assert len(set(names)) == len(names)
-        assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzLTA0123456789-_=.+") for name in names)
+        assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzLTASC0123456789-_=.+") for name in names)
         trained = {cell.seed for cell in cells if cell.training is not None}
         assert trained == {0, 1}
 
@@ -161,7 +161,7 @@ def test_a_wrong_setting_is_one_sentence(setting):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_and_writes_what_it_promises(name, tmp_path, here, monkeypatch, capsys):
     module = import_module(f"workbench.experiments.{EXPERIMENTS[name]}")
-    few = {"COUNTS": (1, 2), "WEIGHTS": (0.1, 1.0), "FACTORS": (0.0, 0.5, 1.0), "PROBED": 8}
+    few = {"COUNTS": (1, 2), "WEIGHTS": (0.1, 1.0), "FACTORS": (0.0, 0.5, 1.0), "PROBED": 8, "PATHS": 2}
     few |= {"MADE": {"arith-shift": ("arith-shift", None)}, "METHODS": {m: METHODS[m] for m in ("cot", "lta-thinker")}}
     for settings, value in few.items():
         if hasattr(module, settings):

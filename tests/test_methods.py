@@ -8,7 +8,8 @@ import torch
 
 from workbench.changes import shuffled
 from workbench.collect import collect
-from workbench.methods import METHODS, LatentMethod, Stage, Thoughts, build
+from workbench.methods import METHODS, Stage, Thoughts, build
+from workbench.methods.baselines import CoT, SoftPrompt
 from workbench.methods.coconut import CoconutConfig
 from workbench.methods.lta_thinker import LTAThinkerConfig
 from workbench.methods.soft_thinking import SoftThinkingConfig
@@ -150,8 +151,8 @@ def test_shuffling_gives_every_question_anothers_thoughts():
 
 
 def test_a_method_written_in_a_notebook_cell_trains_and_answers_at_once(tiny, task, tmp_path):
-    """Pause tokens (Goyal et al. 2024): one learned vector, repeated. The README's cell is all a new method takes."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    """Pause tokens (Goyal et al. 2024): one learned vector, repeated. The page's cell is all a new method takes."""
+    readme = (Path(__file__).parents[1] / "workbench" / "methods" / "README.md").read_text(encoding="utf-8")
     cell = next(part for part in readme.split("```python")[1:] if "class Pause" in part).split("```")[0]
     notebook = {"__name__": "__main__"}
     try:
@@ -175,4 +176,4 @@ def test_an_unknown_method_names_the_nearest(tiny):
 
 def test_a_stage_is_a_share_of_the_epochs():
     assert Stage() == Stage("train", 1.0)
-    assert LatentMethod.stages(object()) == (Stage(),)  # type: ignore[arg-type]
+    assert [cls.stages(cls) for cls in (SoftPrompt, CoT)] == [(Stage(),), ()]  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ import pandas as pd
 
 from .. import figures
 from ..counter import verdict
+from ..diagnostics import describe
 from ..methods import METHODS, LatentMethod
 from ..scores import cost, crossed_interval
 from ..tasks import Task
@@ -24,6 +25,7 @@ from .tuning import RATES, rates
 
 MADE = {"arith": ("arith", None), "arith-shift": ("arith-shift", None), "prosqa": ("prosqa", "mini")}
 CHANGES = ("shuffled", "dropped")
+STEPWISE = "relative spread"  # of the thoughts at one place, between questions: 0 = it says the same to all
 BASE = "cot"  # what differences are taken to: the backbone as it is, writing its steps
 
 
@@ -39,7 +41,7 @@ def cells(setting: Setting) -> list[Cell]:
             if not cls.trained:
                 training, trials = None, tuple(Trial(_words(options), dict(options)) for options in cls.trials)
             for seed in setting.seeds if cls.trained else setting.seeds[:1]:
-                condition = {"task": title, "method": name}
+                condition: dict[str, str | int | float] = {"task": title, "method": name}
                 found.append(Cell(name, seed, {}, training, condition, stores, measure, task, data, trials))
     return found
 
@@ -73,6 +75,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     clouds = {"relative spread": statistic("relative_spread"), "effective rank": statistic("effective_rank")}
     parts = [tabulate(done, everywhere), tabulate(thinking, clouds)] if thinking else [tabulate(done, everywhere)]
     table, runs = joined(parts)
+    steps, step_runs = _by_step(thinking)
     lost, said = _counter_tests(thinking)
     table = pd.concat([table, lost], ignore_index=True)
     accuracy = pd.DataFrame(table[table["measure"] == "accuracy"])
@@ -87,6 +90,12 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
             pd.DataFrame(lost[lost["measure"] == "shuffled costs"]), label="method", color="task", percent=True,
             reference=0.0, x_title="accuracy lost with another question's thoughts (points)", of=of,
         )  # fmt: skip
+    if len(steps):
+        drawn["compare_by_step"] = figures.response(
+            steps, x="step", color="method", facet="task", points=step_runs, x_title="thought",
+            y_title=f"{STEPWISE} (share)", n=max(steps["n"].tolist()), of="seeds",
+        )  # fmt: skip
+        table, runs = joined([(table, runs), (steps, step_runs)])
     return Report(table, runs, drawn, tuple([*_findings(done), *said]))
 
 
@@ -99,7 +108,7 @@ def wide(table: pd.DataFrame, task: str) -> pd.DataFrame:
     if not len(rows):
         known = ", ".join(dict.fromkeys(table["task"]))
         raise ValueError(f"no task {task!r} in this table; it has {known}")
-    written = rows.assign(value=[_written(row) for row in rows.to_dict("records")])
+    written = rows.assign(value=[_written(row) for row in pd.DataFrame(rows).to_dict("records")])
     order = list(dict.fromkeys(rows["method"])), list(dict.fromkeys(rows["measure"]))
     pivoted = written.pivot(index="method", columns="measure", values="value")
     return pivoted.loc[order[0], order[1]].fillna("–").rename_axis(columns=None)
@@ -117,6 +126,19 @@ def _written(row: dict) -> str:
 
 def _words(options: dict[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items()) or "as it is"
+
+
+def _by_step(thinking: Sequence[Done]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How much each thought in turn differs between questions: where a method collapses, and from which step on."""
+    parts = []
+    for _, cells in conditions(thinking):
+        tables = {cell.folder: describe(cell.store(), level=None) for cell in cells}
+        rows = {folder: t[t["statistic"] == STEPWISE.replace(" ", "_")] for folder, t in tables.items()}
+        found = {folder: dict(zip(t["step"].astype(str), t["value"], strict=True)) for folder, t in rows.items()}
+        for step in sorted(int(step) for step in set.intersection(*map(set, found.values())) if step != "all"):
+            values = {STEPWISE: lambda cell, step=str(step), found=found: found[cell.folder][step]}
+            parts.append(tabulate(cells, values, {"step": step}))
+    return joined(parts) if parts else (pd.DataFrame(), pd.DataFrame())
 
 
 def _counter_tests(thinking: Sequence[Done]) -> tuple[pd.DataFrame, list[str]]:

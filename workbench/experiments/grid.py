@@ -79,6 +79,7 @@ class Answers:
     data: str | None = None
     split: Split = "test"
     change: str | None = None
+    paths: int = 1
     draws: int = 1
     temperature: float | None = None
 
@@ -308,7 +309,7 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
             decoding = replace(decoding, temperature=asked.temperature)
         examples = other.examples(asked.split, setting.questions)
         found = collect(
-            method, other, examples, split=asked.split, decoding=decoding, draws=asked.draws,
+            method, other, examples, split=asked.split, decoding=decoding, paths=asked.paths, draws=asked.draws,
             batch_size=setting.batch_size, seed=cell.seed, change=asked.change,
         )  # fmt: skip
         store.save(found, path)

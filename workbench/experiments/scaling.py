@@ -11,18 +11,28 @@ from .report import Report, Values, against, conditions, correct, difference, jo
 
 SAMPLES = (1, 5, 10, 20)
 TEMPERATURE = 1.0
-METHODS = {"empty slot": "cot", "soft prompt": "soft-prompt", "LTA-Thinker": "lta-thinker"}
+PATHS = 10  # of SoftCoT++, as published: as many thoughts per question, which share the answers
+METHODS = {
+    "empty slot": "cot",
+    "soft prompt": "soft-prompt",
+    "LTA-Thinker": "lta-thinker",
+    "SoftCoT": "softcot",
+    "SoftCoT++": "softcot-pp",
+}
 
 
 def cells(setting: Setting) -> list[Cell]:
     """Each method with as many answers per question as the largest N."""
-    sampled = {"test": Answers(draws=max(SAMPLES), temperature=TEMPERATURE)}
-    budgets = {"cot": None, "soft-prompt": soft_prompt_training(setting), "lta-thinker": setting.training}
-    return [
-        Cell(name, seed, {}, budgets[name], {"method": title}, sampled)
-        for title, name in METHODS.items()
-        for seed in setting.seeds
-    ]
+    budgets = {"cot": None, "soft-prompt": soft_prompt_training(setting)}
+    found = []
+    for title, name in METHODS.items():
+        paths = PATHS if name == "softcot-pp" else 1
+        sampled = Answers(paths=paths, draws=max(SAMPLES) // paths, temperature=TEMPERATURE)
+        options = {"paths": paths} if paths > 1 else {}
+        for seed in setting.seeds:
+            budget = budgets.get(name, setting.training)
+            found.append(Cell(name, seed, options, budget, {"method": title}, {"test": sampled}))
+    return found
 
 
 def voted(k: int) -> Values:
