@@ -12,7 +12,7 @@ from .report import Report, Values, against, conditions, correct, difference, jo
 SAMPLES = (1, 5, 10, 20)
 TEMPERATURE = 1.0
 PATHS = 10  # of SoftCoT++, as published: as many thoughts per question, which share the answers
-METHODS = {
+LINES = {
     "empty slot": "cot",
     "soft prompt": "soft-prompt",
     "LTA-Thinker": "lta-thinker",
@@ -25,7 +25,7 @@ def cells(setting: Setting) -> list[Cell]:
     """Each method with as many answers per question as the largest N."""
     budgets = {"cot": None, "soft-prompt": soft_prompt_training(setting)}
     found = []
-    for title, name in METHODS.items():
+    for title, name in LINES.items():
         paths = PATHS if name == "softcot-pp" else 1
         sampled = Answers(paths=paths, draws=max(SAMPLES) // paths, temperature=TEMPERATURE)
         options = {"paths": paths} if paths > 1 else {}
