@@ -6,7 +6,9 @@ import pytest
 from stores import synthetic_store
 
 from workbench import diagnostics as d
+from workbench import figures
 from workbench import store as stores_module
+from workbench.diagnostics import tables
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,47 @@ def test_intervals_of_what_is_no_mean_leave_groups_out():
     assert few.loc["spread", "low"].notna().all()
 
 
+def test_a_slot_that_differs_by_rounding_alone_has_no_rank():
+    rng = np.random.default_rng(0)
+    store = synthetic_store(60, 1, 3, 64)
+    thoughts = store["thought"].values.astype(np.float32)
+    copies = np.broadcast_to(thoughts[0, 0, 1], thoughts[:, 0, 1].shape)
+    for noise in (0.0, 1e-4, 1e-3):  # of the values: stored in float16, 1e-4 is rounding and 1e-3 is not
+        thoughts[:, 0, 1] = copies * (1 + noise * rng.normal(size=copies.shape))
+        store["thought"] = store["thought"].dims, thoughts.astype(np.float16)
+        found = d.describe(store).set_index(["statistic", "step"])
+        ranks = found["value"]["effective_rank"]
+        assert np.isnan(ranks["1"]) == (noise < 1e-3)
+        assert ranks["all"] == pytest.approx(np.nanmean([ranks["0"], ranks["1"], ranks["2"]]))
+        assert np.isfinite(found.loc[("effective_rank", "all"), ["low", "high"]].astype(float)).all()
+        assert d.probe(thoughts.astype(np.float16)[:, 0])["effective_rank"] == pytest.approx(ranks["all"])
+    assert d.probe(np.broadcast_to(copies[:1, None], (60, 2, 64)))["effective_rank"] == 0
+    assert np.isfinite(found["value"]["effective_rank"]["1"])
+    thoughts[:, 0, 1] = copies
+    store["thought"] = store["thought"].dims, thoughts
+    figure = figures.collapse_along(d.describe(store), show=["effective_rank"])  # draws what there is
+    assert figure.data[0].x == (0, 2)
+    assert figure.layout.title.text.endswith("; no point where thoughts do not differ")
+
+
+def test_intervals_end_where_a_statistic_does():
+    """Of a few questions, one of them far away: without an end these would reach below 0 and above 1."""
+    store = synthetic_store(20, 1, 2, 8)
+    thoughts = store["thought"].values.astype(np.float32)
+    thoughts[0, :, :, 0] += 30
+    store["thought"] = store["thought"].dims, thoughts
+    table = d.describe(store).dropna(subset="low")
+    raw = d.jackknife(d.effective_rank, thoughts[:, 0, 0].astype(float), groups=10)
+    assert raw.low < 0
+    rank = table[(table["statistic"] == "effective_rank") & (table["step"] == "0")].iloc[0]
+    assert (rank["low"], rank["high"]) == (0, pytest.approx(raw.high))
+    for unit, (least, most) in tables.LIMITS.items():
+        part = table[table["unit"] == unit]
+        assert (part["low"] >= least - 1e-9).all(), unit
+        assert (part["high"] <= most + 1e-9).all(), unit
+    assert ((table["low"] <= table["value"]) & (table["value"] <= table["high"])).all()
+
+
 def test_describe_by_group_is_that_of_its_questions():
     store = synthetic_store(40, 2, 2, 8)
     for by, values in (("label_operations", store["label_operations"].values), ("gold", store["gold"].values)):
@@ -189,7 +232,8 @@ def test_describe_copes_with_every_kind_of_store():
     constant["thought"] = constant["thought"].isel(example=0).broadcast_like(constant["thought"])
     found = values(d.describe(constant))
     assert (found["relative_spread", "all"], found["gaussian_kl", "all"], found["verdict", "all"]) == (0, np.inf, 2)
-    assert np.isnan(found["intrinsic_dimension", "all"])
+    for name in ("intrinsic_dimension", "effective_rank", "participation_ratio", "anisotropy", "centred_cosine"):
+        assert np.isnan(found[name, "all"]), name
     assert found["neighbour_ratio", "all"] == found["variance_question", "all"] == 0
     store = synthetic_store(masked=True)
     turned = d.describe(store.transpose(*reversed(stores_module.DIMENSIONS), missing_dims="ignore"))

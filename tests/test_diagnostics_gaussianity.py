@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from clouds import CROSS, cloud, rotation
 from scipy import integrate, stats
+from sklearn.covariance import EmpiricalCovariance
 
 from workbench import diagnostics as d
 
@@ -140,6 +141,7 @@ def test_mahalanobis_qq():
     x = cloud(3000, 4)
     expected, observed = d.mahalanobis_qq(x)
     np.testing.assert_allclose(observed, np.sort(np.diag(whitened_products(x))), rtol=1e-9)
+    np.testing.assert_allclose(observed, np.sort(EmpiricalCovariance().fit(x).mahalanobis(x)), rtol=1e-9)
     assert observed.mean() == pytest.approx(4)
     assert np.abs(observed - expected)[:2700].max() < 0.3
     heavy = x / np.sqrt(np.random.default_rng(0).chisquare(3, size=(3000, 1)) / 3)

@@ -5,6 +5,7 @@ import pytest
 from stores import synthetic_store
 
 from workbench import diagnostics as d
+from workbench import figures
 
 
 def moved(store, by, seed=0):
@@ -81,6 +82,26 @@ def test_gaussianity_of_stores():
     row = d.gaussianity_table(still).iloc[0]
     assert np.isnan(row["skewness"])
     assert "do not fill their" in row["note"]
+
+
+def test_distances_beside_a_gaussians_of_stores():
+    rng = np.random.default_rng(0)
+    store = synthetic_store(300, 1, 3, 8)
+    store["thought"][:, 0, 0] = rng.normal(size=(300, 8))
+    store["thought"][:, 0, 1] = rng.standard_t(2, size=(300, 8))
+    store["thought"][:, 0, 2] = 1  # the same for all questions: no cloud
+    table = d.qq_table({"a": store}, components=8)
+    assert list(dict.fromkeys(table["step"])) == ["0", "1", "all"]
+    for step in (0, 1):
+        found = table[table["step"] == str(step)]
+        expected, observed = d.mahalanobis_qq(store["thought"].values[:, 0, step].astype(float))
+        np.testing.assert_allclose(found["expected"], expected)
+        np.testing.assert_allclose(found["observed"], observed, rtol=1e-4)  # affine: components change nothing
+    figure = figures.distance_qq(table[table["step"] != "all"], facet="step")
+    assert [a.text for a in figure.layout.annotations][:2] == ["slot 0", "slot 1"]
+    np.testing.assert_allclose(figure.data[1].y, table.loc[table["step"] == "1", "observed"])
+    with pytest.raises(ValueError, match="no cloud with enough different thoughts: give more examples"):
+        d.qq_table(store.isel(step=[2]))
 
 
 def test_information_of_several_stores():

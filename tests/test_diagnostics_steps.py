@@ -155,3 +155,76 @@ def test_one_clear_sentence(call, message):
     with pytest.raises(ValueError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_weights_are_a_softmax_over_the_steps_there_are():
+    weights = d.focus_weights([[0.2, 0.4, nan], [nan, 0.3, nan], [nan, nan, nan]], temperature=0.1)
+    share = 1 / (1 + np.exp(2))
+    np.testing.assert_allclose(weights, [[share, 1 - share, nan], [nan, 1, nan], [nan, nan, nan]])
+    np.testing.assert_allclose(d.focus_weights([[50.0, -50.0]], 0.001), [[1, 0]], atol=1e-300)
+    assert d.focus_weights(np.zeros((2, 0))).shape == (2, 0)
+    with pytest.raises(ValueError, match="temperature 0: give a number above 0"):
+        d.focus_weights([[0.1]], 0)
+    with pytest.raises(ValueError, match="give \\[example, reasoning\\]"):
+        d.focus_weights([0.1])
+
+
+def test_the_random_rule_is_that_of_the_method():
+    import torch
+
+    from workbench.methods import Prompt
+    from workbench.methods.lta_thinker import positive_step
+    from workbench.tasks import Example
+
+    none = torch.zeros(0, dtype=torch.long)
+    store = synthetic_store(40)
+    counts, picked = d.step_choices(store)["candidates"], d.chosen_steps(store, "random")
+    for name, count, step in zip(store["example"].values, counts, picked, strict=True):
+        prompt = Prompt(Example(str(name), "", (), ""), none, none, none, none, (none,) * count, none)
+        assert step == positive_step(prompt, "random")
+    assert len(set(picked.tolist())) > 1
+
+
+def test_what_the_focus_loss_sees_of_each_step():
+    store = store_of(ANSWER, QUESTION, critical=[1, 2, 0, -1])
+    table = d.step_scores(store, "last", temperature=0.5)
+    assert table["answer"].tolist() == pytest.approx([0.9, 0.1, 0.2, 0.3, 0.7, 0.5])
+    assert table["question"].tolist() == pytest.approx([0.4, 0.6, 0.1, 0.2, 0.8, 0.5])
+    assert table["positive"].tolist() == [False, True, False, False, True, True]
+    assert table["critical"].tolist() == [False, True, False, False, True, True]
+    assert table.groupby("example")["weight"].sum().tolist() == pytest.approx([1, 1, 1])
+    assert table["weight"].iloc[1] == pytest.approx(np.exp(1.2) / (np.exp(1.2) + np.exp(0.8)))
+    one = d.step_scores(store.sel(example=["0001"]), "answer", temperature=0.5)
+    assert one["weight"].tolist() == pytest.approx(table["weight"].iloc[2:5].tolist())
+
+
+def test_the_focus_loss_of_each_question():
+    store = store_of(ANSWER, QUESTION, critical=[1, 2, 0, -1])
+    table = d.focus_table(store, "middle", temperature=0.5)
+    assert table["positive"].tolist() == [1, 1, 0, -1]
+    assert table["margin"].tolist() == pytest.approx([-0.8, -0.4, nan, nan], nan_ok=True)
+    total = np.exp([0.2, 0.4, 1.6]).sum()
+    assert table["loss"].tolist() == pytest.approx(
+        [-np.log(np.exp(1.2) / (np.exp(1.2) + np.exp(0.8))), -np.log(np.exp(0.4) / total), 0, nan], nan_ok=True
+    )
+    assert table["agrees"].tolist()[:3] == [True, False, True]
+    assert table["agrees"].isna().tolist() == [False, False, False, True]
+    assert "agrees" not in d.focus_table(store.drop_vars("label_critical_step"))
+    with pytest.raises(ValueError, match="rule 'critical' and this store has no label critical_step: use answer"):
+        d.focus_table(store.drop_vars("label_critical_step"), "critical")
+    with pytest.raises(ValueError, match="rule 'frist': use"):
+        d.chosen_steps(store, "frist")
+
+
+def test_what_other_rules_would_change():
+    store = store_of(ANSWER, QUESTION, critical=[1, 2, 0, -1])
+    table = d.rule_table(store, "answer", temperature=0.5).set_index("rule")
+    assert table.loc[["answer", "middle", "last", "critical"], "changed"].tolist() == [0, 2, 1, 1]
+    assert table["n"].tolist() == [2] * 5
+    assert table.loc["answer", "margin"] == pytest.approx((0.8 + 0.4) / 2)
+    assert table.loc["answer", "critical"] == 0.5  # of the two with several steps
+    assert table.loc["last", "critical"] == 1
+    assert table.loc["middle", "loss"] == pytest.approx(
+        d.focus_table(store, "middle", temperature=0.5)["loss"][:2].mean()
+    )
+    assert "critical" not in d.rule_table(store.drop_vars("label_critical_step"))

@@ -89,7 +89,7 @@ def test_drifting():
     late[:, 2] = late[:1, 2]
     found = d.collapse(late)
     assert found.state == "drifting"
-    assert found.evidence[0].startswith("idle steps 2 (of 3) do not depend on the question: relative spread ")
+    assert found.evidence[0].startswith("idle slots 2 (of 3) do not depend on the question: relative spread ")
     weak = rng.normal(size=(1, 3, 128)) + 0.25 * rng.normal(size=(64, 3, 128))
     assert d.collapse(weak).evidence[0].startswith("thoughts depend little on the question: relative spread 0.058")
 
@@ -105,7 +105,7 @@ def test_idle_slots_are_named(idle, noise):
     spreads = ", ".join(f"{d.relative_spread(x[:, s]):.2g}" for s in idle)
     steps = ", ".join(map(str, idle))
     assert found.evidence == (
-        f"idle steps {steps} (of 4) do not depend on the question: relative spread {spreads}, below 0.02",
+        f"idle slots {steps} (of 4) do not depend on the question: relative spread {spreads}, below 0.02",
     )
 
 

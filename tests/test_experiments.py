@@ -13,8 +13,8 @@ from workbench import store
 from workbench.backbone import Decoding
 from workbench.experiments import EXPERIMENTS, Setting, experiment, grid, question
 from workbench.experiments.compare import compared, wide
-from workbench.experiments.grid import Answers, Cell, run_cell, run_cells
-from workbench.experiments.report import conditions, correct, difference, tabulate
+from workbench.experiments.grid import Answers, Cell, Done, run_cell, run_cells
+from workbench.experiments.report import against, conditions, correct, difference, tabulate
 from workbench.experiments.tuning import RATES, rates, tuned
 from workbench.methods import METHODS
 from workbench.scores import crossed_interval, per_example
@@ -181,3 +181,22 @@ def test_an_experiment_runs_and_writes_what_it_promises(name, tmp_path, here, mo
     for figure in report.figures:
         assert (tmp_path / "figures" / f"{figure}.html").exists()
     assert written["findings"][0].split(":")[0] in " ".join(capsys.readouterr().out.split())
+
+
+def test_cells_without_a_value_do_not_count(tmp_path):
+    """Thoughts that do not differ have no rank; intervals of what cannot be below 0 end there."""
+    ranks = {("dead", 0): np.nan, ("dead", 1): np.nan, ("half", 0): np.nan, ("half", 1): 3.0}
+    ranks |= {("live", 0): 1.0, ("live", 1): 5.0}
+    done = [Done(Cell("cot", seed, condition={"setting": k, "run": name}), tmp_path)
+            for k, name in enumerate(("dead", "half", "live")) for seed in (0, 1)]  # fmt: skip
+    table, runs = tabulate(
+        done, {"effective rank": lambda d: ranks[str(d.cell.condition["run"]), d.cell.seed], "other": lambda d: 1.0}
+    )
+    found = table[table["measure"] == "effective rank"].set_index("run")
+    assert found["runs"].to_dict() == {"dead": 0, "half": 1, "live": 2}
+    assert np.isnan(found.loc["dead", "mean"])
+    assert (found.loc["half", "mean"], found.loc["live", "mean"]) == (3, 3)
+    assert crossed_interval([[1.0], [5.0]]).low < 0 == found.loc["live", "low"]
+    figure = against(table, runs, x="setting")
+    drawn = [tuple(trace.x) for trace in figure.data if trace.error_y.array is not None]
+    assert drawn == [(1, 2), (0, 1, 2)]  # the panels in their order

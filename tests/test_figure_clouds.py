@@ -38,7 +38,7 @@ def test_eigenvalues_that_are_rounding_are_left_out_and_the_caption_says_so():
     figure = spectrum(table, n=9)
     assert list(figure.data[0].y) == [1.0, 1e-3, 1e-6]
     assert len(figure.data[1].y) == 4
-    assert words(figure.layout.title.text).endswith("1 eigenvalues below 1e-08 of the largest are left out")
+    assert words(figure.layout.title.text).endswith("left out: 1 below 10⁻⁸ of the largest eigenvalue")
     assert list(figure.layout.yaxis.ticktext) == ["10⁻⁶", "10⁻⁴", "10⁻²", "1"]
 
 

@@ -1,5 +1,6 @@
 """Figures as files: what is written, that it needs no network and uploads nothing, and that it comes back."""
 
+import base64
 import json
 import os
 import re
@@ -21,6 +22,17 @@ needs_browser = pytest.mark.skipif(
 )
 
 
+def plain(value):
+    """Figure JSON whose arrays are lists of numbers, a missing one being None."""
+    if isinstance(value, dict) and "bdata" in value:
+        numbers = np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        rows = numbers.reshape([int(size) for size in value.get("shape", str(len(numbers))).split(",")])
+        return np.where(np.isnan(rows), None, rows).tolist() if rows.dtype.kind == "f" else rows.tolist()
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, list) else value
+
+
 @pytest.mark.parametrize("name", [*EVERY, *GALLERY])
 def test_a_sidecar_redraws_the_same_figure(name, tmp_path):
     figure = EVERY[name][0]() if name in EVERY else GALLERY[name].draw("column")
@@ -28,7 +40,7 @@ def test_a_sidecar_redraws_the_same_figure(name, tmp_path):
     paths = save(figure, "it", tmp_path, {"store": tmp_path / "a.nc", "run": "r", "commit": "c"}, formats=[])
     assert [path.name for path in paths] == ["it.json"]
     again = redraw(paths[0])
-    assert export._plain(json.loads(again.to_json())) == export._plain(json.loads(before))
+    assert plain(json.loads(again.to_json())) == plain(json.loads(before))
     assert figure.to_json() == before
     sidecar = json.loads(paths[0].read_text(encoding="utf-8"))
     assert sidecar["source"] == {"store": str(tmp_path / "a.nc"), "run": "r", "commit": "c"}

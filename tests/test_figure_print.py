@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from plotly.offline import get_plotlyjs
 
-from workbench.figures import GALLERY, accuracy
+from workbench.figures import GALLERY, accuracy, readout, step_similarity
 from workbench.figures.gallery import marked
 from workbench.figures.look import TEXT, folded, written
 
@@ -110,3 +110,15 @@ def test_long_labels_and_captions_are_folded(texts):
     boxes = texts(figure)
     assert sum(text in names[0] for text, *_ in boxes) >= 2  # in several lines
     assert complaints(boxes, figure.layout.width, figure.layout.height) == []
+
+
+@pytest.mark.parametrize("width", ["column", "page"])
+def test_names_of_questions_have_room_beside_a_colour_bar(width, texts):
+    ids = ["e9f00825e634", "WWWWWWWWWWWW", "fdd2e74d570c"]
+    words = [{"thought": f"{name}, slot {slot}", "rank": rank, "token": " harvests", "score": 1 / rank}
+             for name in ids for slot in range(2) for rank in (1, 2, 3)]  # fmt: skip
+    steps = [{"example": name, "step": k, "similarity": 0.3 * k, "chosen": k == 2} for name in ids for k in range(3)]
+    for figure in (readout(pd.DataFrame(words), width=width), step_similarity(pd.DataFrame(steps), width=width)):
+        boxes = texts(figure)
+        assert any("WWWWWWWWWWWW" in text for text, *_ in boxes)
+        assert complaints(boxes, figure.layout.width, figure.layout.height) == []

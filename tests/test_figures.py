@@ -243,7 +243,7 @@ def test_collapse_by_step_draws_each_probe_of_each_run_without_the_gaps():
     figure = collapse_by_step(runs)
     assert len(figure.data) == 12
     panels = headings(figure)
-    assert panels[:2] == ["relative spread (0 to 1)", "effective rank"]
+    assert panels[:2] == ["relative spread (share)", "effective rank (directions)"]
     for name, table in runs.items():
         found = table.dropna(subset="probe_relative_spread")
         expected = sorted(zip(found["step"], found["probe_relative_spread"], strict=True))
@@ -259,7 +259,7 @@ def test_collapse_along_draws_the_numbers_of_describe_slot_by_slot():
     table = describe(stores)
     before = table.copy(deep=True)
     figure = collapse_along(table, show=["relative_spread", "cosine", "unknown"])
-    assert headings(figure) == ["relative spread (share)", "cosine"]
+    assert headings(figure) == ["relative spread (share)", "question cosine"]
     for k, statistic in enumerate(("relative_spread", "cosine")):
         for name in stores:
             part = table.query(f"store == {name!r} and statistic == {statistic!r} and step != 'all'")

@@ -111,7 +111,7 @@ def test_the_table_of_a_read_out(made):
     _, store = made
     table = d.readout_table(store, examples=2)
     assert len(table) == 2 * 4 * 4
-    first = table[table["thought"] == f"{store['example'].values[1]}, step 2"]
+    first = table[table["thought"] == f"{store['example'].values[1]}, slot 2"]
     assert first["rank"].tolist() == [1, 2, 3, 4]
     assert first["id"].tolist() == store["lens_id"].values[1, 0, 2].tolist()
     assert first["token"].tolist() == store["lens_token"].values[1, 0, 2].tolist()
@@ -156,25 +156,109 @@ def test_divergences_over_the_vocabulary(tiny, made, task):
         lens.vocabulary_table(method.backbone, {"a": store, "b": renamed})
 
 
+def steps_of(method, task, question):
+    """The ids of its worked steps, as training shows them."""
+    return torch.cat(method.render(question, task).steps).tolist()
+
+
 def test_compression_of_worked_steps(made, task):
     method, store = made
     questions = task.examples("dev", 6)
-    table = lens.compression_table(method, task, questions, (1, 20, 10_000), batch_size=4).set_index("k")
+    table = lens.compression_table(method.backbone, {"a": store}, (1, 20, 10_000)).set_index("k")
     p = probabilities(method.backbone, store["thought"].values[:, 0])
     for k in (1, 20):
         expected = []
         for question, thoughts in zip(questions, p, strict=True):
-            path = torch.cat(method.render(question, task).steps).tolist()
+            path = steps_of(method, task, question)
             hits = 0
             for t in range(4):
                 top = set(np.argsort(-thoughts[t], kind="stable")[:k].tolist())
                 hits += sum(path[j] in top for j in range(t * len(path) // 4, (t + 1) * len(path) // 4))
             expected.append(hits / 4)
         assert table.loc[k, "value"] == pytest.approx(np.mean(expected))
+        assert table.loc[k, "low"] <= table.loc[k, "value"] <= table.loc[k, "high"]
     assert table.loc[10_000, "value"] == pytest.approx(table.loc[10_000, "most"])  # every token is among so many
-    assert set(table["n"]) == {6}
-    with pytest.raises(ValueError, match="0 examples with thoughts and worked steps: give at least 2"):
-        lens.compression_table(build("cot", method.backbone), task, questions)
+    assert (set(table["n"]), set(table["store"])) == ({6}, {"a"})
+    figure = figures.response(table.reset_index(), x="k", y="value", color="store", log_x=True, reference=1.0)
+    assert figure.data[-1].x == (1, 20, 10_000)
+
+
+def test_explicit_paths_are_the_gold_steps_and_what_else_was_written(made, task):
+    _, store = made
+    texts = np.array([[["1 + 1 = 2\n#### 2", "1 +  1 = 2 \n#### 3", "2\n\n#### 4", "#### 5"]]] * 6)
+    gold = np.array([["1 + 1 = 3", "3 - 1 = 2"]] * 5 + [["1 + 1 = 2", ""]])
+    right = np.array([[[False, True, False, True]]] * 6)
+    plain = store.drop_vars(["step_text", "text", "correct"]).drop_dims(["draw", "reasoning"])
+    written = plain.assign(step_text=(("example", "reasoning"), gold)).assign(
+        {name: (("example", "path", "draw"), values) for name, values in (("text", texts), ("correct", right))}
+    )
+    found = lens.explicit_paths(written, task)
+    first, last = (found[name] for name in store["example"].values[[0, 5]])
+    assert first == ["1 + 1 = 3\n3 - 1 = 2", "1 + 1 = 2", "2"]  # an answer alone is no path
+    assert last == ["1 + 1 = 2", "2"]
+    assert lens.explicit_paths(written, task, only_right=True)[store["example"].values[0]] == [
+        "1 + 1 = 3\n3 - 1 = 2",
+        "1 +  1 = 2",
+    ]
+    with pytest.raises(ValueError, match="holds no worked steps: collect it on a task"):
+        lens.explicit_paths(plain, task)
+
+
+def test_how_many_paths_thoughts_cover(made, task):
+    method, store = made
+    questions = task.examples("dev", 6)
+    others = ["7 - 5 = 2", "7 + 5 = 12\n12 + 1 = 13"]
+    paths = {question.id: ["\n".join(question.steps), *others] for question in questions}
+    table = lens.parallelism_table(method.backbone, {"a": store}, paths, k=30)
+    p = probabilities(method.backbone, store["thought"].values[:, 0])
+    n_eff, runner_up = [], []
+    for question, thoughts in zip(questions, p, strict=True):
+        scores = []
+        for text in paths[question.id]:
+            ids = [int(k) for line in text.split("\n") for k in method.backbone.ids(line + "\n")]
+            logs = 0.0
+            for t in range(4):
+                part = set(ids[t * len(ids) // 4 : (t + 1) * len(ids) // 4])
+                top = set(np.argsort(-thoughts[t], kind="stable")[:30].tolist())
+                logs += np.log(sum(thoughts[t][v] for v in part & top) + 1e-12)
+            scores.append(logs / 4)
+        weights = softmax(scores)
+        n_eff.append(np.exp(stats.entropy(weights)))
+        runner_up.append(np.sort(weights)[-2] / weights.max())
+    found = table.set_index("statistic")
+    assert found.loc["n_eff", "value"] == pytest.approx(np.mean(n_eff), rel=1e-3)
+    assert found.loc["n_eff_share", "value"] == pytest.approx(np.mean(n_eff) / 3, rel=1e-3)
+    assert found.loc["runner_up", "value"] == pytest.approx(np.mean(runner_up), rel=1e-3)
+    assert 1 <= found.loc["n_eff_naive", "value"] <= 3
+    assert (set(found["paths"]), set(found["n"])) == ({3}, {6})
+    assert list(table["statistic"]) == list(lens.PARALLELISM)
+    with pytest.raises(ValueError, match=r"^1 questions of 'lta-thinker' with thoughts and two explicit paths"):
+        lens.parallelism_table(method.backbone, store, {questions[0].id: others})
+
+
+def test_a_mixture_says_itself_which_words_it_holds(tiny, task):
+    backbone = tiny("llama")
+    method = build("soft-thinking", backbone)
+    store = collect(method, task, task.examples("dev", 3), split="dev", decoding=SHORT)
+    for i, p in lens._distributions(backbone, store, 0):
+        tokens, weights = (store[f"mixture_{name}"].values[i, 0] for name in ("token", "weight"))
+        assert p.shape == (int(store["mask"].values[i].sum()), len(backbone.table))
+        for step, row in enumerate(p):
+            expected = {int(k): w for k, w in zip(tokens[step], weights[step], strict=True) if k >= 0}
+            assert {int(k): row[k] for k in np.flatnonzero(row)} == pytest.approx(expected, rel=1e-3)
+    assert len(lens.compression_table(backbone, store, (1, 5))) == 2
+
+
+def test_a_store_is_read_by_its_own_backbone(tiny, made, task):
+    method, store = made
+    narrow = store.isel(feature=slice(8))
+    with pytest.raises(ValueError, match=r"thoughts of width 8 cannot be read by .* load the backbone of the store"):
+        lens.compression_table(method.backbone, narrow)
+    with pytest.raises(ValueError, match="path 3 of a store with 1 paths"):
+        lens.compression_table(method.backbone, store, path=3)
+    empty = collect(build("cot", method.backbone), task, task.examples("dev", 3), decoding=SHORT)
+    with pytest.raises(ValueError, match="0 questions of 'cot' with thoughts and worked steps: give at least 2"):
+        lens.compression_table(method.backbone, {"cot": empty})
 
 
 # -------------------------------------------------------------------------------------------------------------- errors

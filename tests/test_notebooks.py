@@ -19,10 +19,19 @@ SEEN = {  # what a reader must have seen in the end, besides no error
     "02_collapse": ("default: healthy", "weight 1: collapsed at steps 0, 25, 50", "published: collapsed: thoughts do"),
     "03_positive_steps": ("critical", ", more than without focus: "),
     "04_paper_figures": ("collapse.pdf", "map_over_training.svg", "projector_config.pbtxt"),
+    "05_inspect": (
+        "questions answered wrongly",
+        "kept as wrong.html",
+        "questions on which the runs disagree",
+        "positive steps are not the critical one",
+        "collapsed at step 0",
+        "as it was: ",
+        "watched is running",
+    ),
     "07_gallery": (),  # figures alone
 }
-FIGURES = {"00_tour": 5, "01_train": 8, "02_collapse": 9, "03_positive_steps": 8}
-FIGURES |= {"04_paper_figures": 9, "07_gallery": 21}
+FIGURES = {"00_tour": 5, "01_train": 8, "02_collapse": 10, "03_positive_steps": 8}
+FIGURES |= {"04_paper_figures": 10, "05_inspect": 2, "07_gallery": 21}
 FIGURES |= {"loss_ablation": 2, "thought_count": 4, "scaling": 2, "variance": 2, "alignment": 2}
 FIGURES |= {"positive_step": 4, "transfer": 4}  # half of them shipped, half made by the notebook
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])

@@ -35,6 +35,27 @@ def test_round_trip_is_identical(tmp_path, kind):
     assert os.listdir(tmp_path / "deep") == ["a.nc"]
 
 
+def test_plain_xarray_opens_a_file_where_there_is_no_workbench(tmp_path):
+    given = synthetic_store(paths=2, masked=True)
+    path = store.save(given, tmp_path / "a.nc")
+    code = f"""
+import sys
+sys.modules["workbench"] = sys.modules["torch"] = None  # importing either would fail
+import xarray as xr
+found = xr.open_dataset({str(path)!r})
+print(found.attrs["schema"], found["thought"].dtype, *found["thought"].dims, found["question"].values[0])
+print(float(found["thought"].astype("float64").sum()), int(found["correct"].sum()), *found["mask"].values.ravel())
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    first, second = shown.stdout.splitlines()
+    dims, thought = ("example", "path", "step", "feature"), given["thought"].where(given["mask"], 0)
+    assert first == " ".join([store.SCHEMA, "float16", *dims, str(given["question"].values[0])])
+    total, right, *mask = second.split()
+    assert float(total) == pytest.approx(float(thought.astype("float64").sum()), rel=1e-6)
+    assert int(right) == int(given["correct"].sum())
+    assert mask == [str(value) for value in given["mask"].values.ravel()]
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.text(max_size=8), min_size=2, max_size=2), st.text(max_size=5))
 def test_any_text_survives(tmp_path_factory, texts, attribute):

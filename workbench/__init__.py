@@ -34,6 +34,7 @@ _HOME = {
     "collect": "collect",
     "change_named": "changes",
     "shuffled": "changes",
+    "answering": "answering",
     "load_method": "runs",
     "read_metrics": "runs",
     "snapshot_steps": "runs",
@@ -50,7 +51,7 @@ _HOME = {
     "compare": "scores",
     "project": "projection",
 }
-_MODULES = ("diagnostics", "exports", "figures", "projection", "runs", "scores", "store", "widgets")
+_MODULES = ("diagnostics", "exports", "figures", "lens", "projection", "runs", "scores", "store", "widgets")
 
 __all__ = sorted([*_HOME, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 

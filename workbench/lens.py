@@ -4,7 +4,7 @@
     nearest      cosine(thought, embedding of each word)    what it would have to be to be that word
 
 `collect(..., readout=k)` keeps the k first of both in the store. What needs whole distributions (divergences, how far
-thoughts cover the worked steps) is computed here, since a store keeps only their first words.
+thoughts cover the worked steps, several ways at once) is computed here from a store and the backbone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,18 +21,26 @@ from .diagnostics import (
     bootstrap,
     compression_rate,
     nearest_tokens,
+    parallelism,
     top_tokens,
     vocabulary_entropy,
     vocabulary_js,
     vocabulary_kl,
 )
-from .methods import LatentMethod
-from .tasks import Example, Task
+from .diagnostics.inputs import Stores, by_name
+from .tasks import Task
 
 _BLOCK = 2**24  # probabilities held at a time
 VOCABULARY = {  # divergence: meaning
     "vocabulary_kl": "KL(first || second) of the words read in a thought, thought by thought of the same question",
     "vocabulary_js": "Jensen-Shannon divergence of the same: at most log 2",
+}
+PARALLELISM = {  # statistic: (unit, meaning)
+    "n_eff": ("paths", "explicit paths that the thoughts cover about equally well: 1 to the number of paths"),
+    "n_eff_share": ("share", "n_eff / number of paths: near 1 = the thoughts tell none from another"),
+    "n_eff_naive": ("paths", "n_eff with the parts of each path assigned to thoughts at random"),
+    "n_eff_ratio": ("ratio", "n_eff / n_eff_naive: 1 = no more parallel than by chance"),
+    "runner_up": ("ratio", "second largest weight of a path / the largest: our reading of the Top-2 score"),
 }
 
 
@@ -138,41 +146,135 @@ def _between(backbone: Backbone, p: np.ndarray, q: np.ndarray) -> dict[tuple[str
     return found
 
 
-@torch.no_grad()
+# ------------------------------------------------------------------------------- thoughts beside explicit reasoning
+
+
 def compression_table(
-    method: LatentMethod,
-    task: Task,
-    examples: Sequence[Example],
+    backbone: Backbone,
+    stores: Stores,
     ks: Sequence[int] = (1, 3, 10, 30, 100),
     *,
-    batch_size: int = 128,
+    path: int = 0,
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Latent-SFT's ECR@K (see `diagnostics.compression_rate`) of thoughts read by the output head, beside the worked
-    steps: k, value (mean over examples), low, high (bootstrap), most (what covering every token would give), n.
+    """Latent-SFT's ECR@K of the thoughts of a store, or of several by name, beside the worked steps that it holds.
 
-    Examples without steps or without thoughts are left out. Worked steps themselves have 1.
+    Columns: store, k, value (mean over questions of `diagnostics.compression_rate`; worked steps themselves have 1),
+    low, high (bootstrap over questions), most (what covering every token would give), n. `figures.response` draws it.
+    Words are read in thoughts by the output head of `backbone`; mixtures of words say themselves which. Questions
+    without steps or without thoughts are left out; ValueError where fewer than two remain.
     """
-    rates, most = [], []
-    for start in range(0, len(examples), batch_size):
-        prompts = [method.render(example, task) for example in examples[start : start + batch_size]]
-        thoughts = method.eval().think(prompts)
-        for prompt, vectors, mask in zip(prompts, thoughts.vectors[:, 0], thoughts.mask[:, 0], strict=True):
-            if not prompt.steps or not bool(mask.any()):
-                continue
-            path = torch.cat(prompt.steps).numpy()
-            blocks = log_probabilities(method.backbone, vectors[mask].float().cpu().numpy())
-            covered = compression_rate(np.exp(np.concatenate([block for _, block in blocks])), path, ks)
-            rates.append([covered[k] for k in ks])
-            most.append(len(path) / int(mask.sum()))
-    if len(rates) < 2:
-        raise ValueError(f"{len(rates)} examples with thoughts and worked steps: give at least 2")
     rows = []
-    for k, values in zip(ks, np.array(rates).T, strict=True):
-        found = bootstrap(_mean, values, level=level, seed=seed)
-        rows.append((k, found.value, found.low, found.high, float(np.mean(most)), len(values)))
-    return pd.DataFrame(rows, columns=pd.Index(["k", "value", "low", "high", "most", "n"]))
+    for name, store in by_name(stores).items():
+        if "step_text" not in store:
+            raise ValueError(f"store {name!r} holds no worked steps: collect it on a task whose examples have some")
+        steps = store["step_text"].transpose("example", "reasoning").values
+        rates, most = [], []
+        for i, p in _distributions(backbone, store, path):
+            written = _tokens(backbone, [str(step) for step in steps[i]])
+            if len(written):
+                rates.append(list(compression_rate(p, written, ks).values()))
+                most.append(len(written) / len(p))
+        if len(rates) < 2:
+            raise ValueError(f"{len(rates)} questions of {name!r} with thoughts and worked steps: give at least 2")
+        for k, values in zip(ks, np.array(rates).T, strict=True):
+            found = bootstrap(_mean, values, level=level, seed=seed)
+            rows.append((name, k, found.value, found.low, found.high, float(np.mean(most)), len(values)))
+    return pd.DataFrame(rows, columns=pd.Index(["store", "k", "value", "low", "high", "most", "n"]))
+
+
+def explicit_paths(store: xr.Dataset, task: Task, *, only_right: bool = False) -> dict[str, list[str]]:
+    """Explicit ways from each question to an answer, by example id: its gold steps, then what the draws of a store (as
+    of the method cot) wrote before the answer, without repetitions (blanks and case aside).
+
+    only_right: no draws with a wrong answer. With them the paths are the readings a question allows, right and wrong.
+    """
+    if "step_text" not in store:
+        raise ValueError("this store holds no worked steps: collect it on a task whose examples have some")
+    gold = store["step_text"].transpose("example", "reasoning").values
+    texts, right = (store[name].transpose("example", "path", "draw").values for name in ("text", "correct"))
+    found = {}
+    for i, example in enumerate(store["example"].values.tolist()):
+        drawn = texts[i][right[i]] if only_right else texts[i].ravel()
+        different: dict[str, str] = {}
+        for text in ("\n".join(gold[i]), *(text.split(task.mark)[0] for text in drawn.tolist())):
+            different.setdefault("".join(text.split()).lower(), text.strip())
+        found[example] = [text for text in different.values() if text]
+    return found
+
+
+def parallelism_table(
+    backbone: Backbone,
+    stores: Stores,
+    paths: Mapping[str, Sequence[str]],
+    *,
+    k: int | None = 100,
+    path: int = 0,
+    level: float = 0.95,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Latent-SFT's N_eff and Top-2 score of the thoughts of a store, or of several by name: how many explicit paths
+    they cover at once (see `diagnostics.parallelism`, whose k this is).
+
+    paths: different worked solutions by example id, as of `explicit_paths`; questions with fewer than two are left out.
+    Columns: store, statistic (`PARALLELISM` lists them), value (mean over questions), low, high (bootstrap), paths and
+    tokens (means: how many each question has, and their length, which makes for mass), n, unit, meaning. Words are read
+    as in `compression_table`. ValueError where fewer than two questions remain.
+    """
+    rows = []
+    for name, store in by_name(stores).items():
+        ids, values, sizes = store["example"].values.astype(str), [], []
+        for i, p in _distributions(backbone, store, path):
+            written = [_tokens(backbone, text.splitlines()) for text in paths.get(str(ids[i]), ())]
+            if len(written) < 2:
+                continue
+            found = parallelism(p, written, k=k, seed=seed + i)
+            share, ratio = found.n_eff / len(written), found.n_eff / found.naive
+            values.append((found.n_eff, share, found.naive, ratio, found.runner_up))
+            sizes.append((len(written), float(np.mean([len(one) for one in written]))))
+        if len(values) < 2:
+            raise ValueError(
+                f"{len(values)} questions of {name!r} with thoughts and two explicit paths: give more paths, such as "
+                "explicit_paths of a store of method cot with several draws"
+            )
+        about = (*np.mean(sizes, axis=0).tolist(), len(values))
+        for (statistic, (unit, meaning)), column in zip(PARALLELISM.items(), np.array(values).T, strict=True):
+            found = bootstrap(_mean, column, level=level, seed=seed)
+            rows.append((name, statistic, found.value, found.low, found.high, *about, unit, meaning))
+    names = ["store", "statistic", "value", "low", "high", "paths", "tokens", "n", "unit", "meaning"]
+    return pd.DataFrame(rows, columns=pd.Index(names))
+
+
+def _distributions(backbone: Backbone, store: xr.Dataset, path: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(where it stands, the words of its thoughts [step, vocabulary]) of each example that has thoughts."""
+    if store.sizes["feature"] != backbone.width:
+        raise ValueError(
+            f"thoughts of width {store.sizes['feature']} cannot be read by {backbone.name!r} of width "
+            f"{backbone.width}: load the backbone of the store, {store.attrs['backbone']!r}"
+        )
+    if not 0 <= path < store.sizes["path"]:
+        raise ValueError(f"path {path} of a store with {store.sizes['path']} paths: give one of those, counted from 0")
+    one = store.isel(path=path).transpose("example", "step", ...)
+    mask = one["mask"].values
+    there = np.flatnonzero(mask.any(axis=1)).tolist()
+    if "mixture_token" in store:
+        tokens, weights = one["mixture_token"].values, one["mixture_weight"].values
+        for i in there:
+            p = np.zeros((int(mask[i].sum()), len(backbone.table)))
+            step, component = np.nonzero(tokens[i][mask[i]] >= 0)
+            np.add.at(p, (step, tokens[i][mask[i]][step, component]), weights[i][mask[i]][step, component])
+            yield i, p / p.sum(axis=1, keepdims=True)  # weights are rounded
+    else:
+        vectors = one["thought"].values.astype(np.float32)
+        for i in there:
+            blocks = [block for _, block in log_probabilities(backbone, vectors[i][mask[i]])]
+            yield i, np.exp(np.concatenate(blocks))
+
+
+def _tokens(backbone: Backbone, lines: Sequence[str]) -> np.ndarray:
+    """Steps as the model learns to write them, each ended by a line break."""
+    return np.concatenate([backbone.ids(f"{line}\n").numpy() for line in lines if line] or [np.zeros(0, np.int64)])
 
 
 def _mean(values: np.ndarray) -> float:

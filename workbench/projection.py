@@ -149,6 +149,13 @@ def _fit_umap(
         return np.asarray(mapper.fit_transform(wide), np.float64)
 
 
+def placed(vectors: np.ndarray, points: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Where `new` vectors [m, feature] lie on a linear map (PCA) that has `vectors` [n, feature] at `points` [n, k]."""
+    middle, origin = vectors.mean(axis=0), points.mean(axis=0)
+    loadings = np.linalg.lstsq(vectors - middle, points - origin, rcond=None)[0]  # the shortest: within their span
+    return (new - middle) @ loadings + origin
+
+
 def identity(vectors: np.ndarray, *, neighbours: int = 15) -> Projection:
     """Vectors [n, 1 to 3] as they are: what has no more features than a map has axes needs no map."""
     wide = _checked(vectors, np.shape(vectors)[-1])

@@ -3,6 +3,7 @@
 config.yaml           task, backbone, method and settings: differences from the defaults only
 metrics.jsonl         one row per logged step
 log.txt               what `start_training` runs print
+process.json          which process that is, for whoever wants to know whether it still runs, or to stop it
 weights.safetensors   the trained weights, self-describing: its metadata rebuilds the method
 snapshots/            the same after some of the steps, where `snapshot_every` asked for it
 checkpoint.pt         everything needed to go on exactly where training stopped
@@ -12,6 +13,7 @@ result.json           numbers, seconds and full provenance
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import psutil
 import yaml
 
 from .config import differences
@@ -37,8 +40,8 @@ PACKAGES = ("latent-workbench", "torch", "transformers", "accelerate", "numpy", 
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages a number depends on."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    """Python, the kind of machine, and the packages a number depends on."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
     for name in PACKAGES:
         try:
             found[name] = version(name)
@@ -126,9 +129,40 @@ def start_training(
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}
     with open(folder / "log.txt", "ab") as log:
         # a session of its own: an interrupt of the notebook must not reach it a second time, which would kill it
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )
+    note_process(folder, process.pid)
+    return process
+
+
+def note_process(folder: str | Path, pid: int) -> None:
+    """Write down which process trains in `folder`, for `running` and `stop_training`."""
+    about = {"pid": pid, "began": psutil.Process(pid).create_time(), "machine": platform.node()}
+    write_text(Path(folder) / "process.json", json.dumps(about) + "\n")
+
+
+def running(folder: str | Path) -> int | None:
+    """The id of the process that `start_training` started last in `folder`, None where it has ended.
+
+    It is found by its id and the time it began, so also from another notebook or after a kernel's restart; a run on
+    another machine, or one started on the command line, is not seen.
+    """
+    try:
+        about = json.loads((Path(folder) / "process.json").read_text(encoding="utf-8"))
+        process = psutil.Process(about["pid"])
+        same = about["machine"] == platform.node() and abs(process.create_time() - about["began"]) < 1
+        return process.pid if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (FileNotFoundError, json.JSONDecodeError, psutil.NoSuchProcess):
+        return None
+
+
+def stop_training(folder: str | Path) -> bool:
+    """Ask the process that trains in `folder` to finish its step, save and end; False where none does."""
+    pid = running(folder)
+    if pid is not None:
+        os.kill(pid, signal.SIGINT)
+    return pid is not None
 
 
 def save_weights(

@@ -332,19 +332,7 @@ def compare(
     Columns first, second (methods), measure, mean_first, mean_second, difference, low, high (paired bootstrap over
     examples), p, test (mcnemar with one answer or vote each, else sign_flip), better, worse (examples), n.
     """
-    shared = set(second["example"].values.tolist())
-    ids = [i for i in first["example"].values.tolist() if i in shared]
-    if not ids:
-        raise ValueError(
-            f"the stores of {first.attrs['method']!r} and {second.attrs['method']!r} share no example: "
-            "collect both on the same task and split"
-        )
-    a, b = first.sel(example=ids), second.sel(example=ids)
-    other = (a["question"].values != b["question"].values).nonzero()[0]
-    if other.size:
-        raise ValueError(
-            f"example {ids[other[0]]!r} is another question in each store: compare stores of the same task"
-        )
+    a, b = _shared(first, second)
     x, y = per_example(a, measure, same), per_example(b, measure, same)
     binary = measure == "vote" or _answers(a) == _answers(b) == 1
     found = paired_difference(x, y, level, seed=seed)
@@ -367,6 +355,43 @@ def compare(
             }
         ]
     )
+
+
+def agreement_table(
+    stores: Mapping[str, xr.Dataset], measure: Measure = "mean", same: Callable[[str, str], bool] | None = None
+) -> pd.DataFrame:
+    """How often two stores are both right or both wrong on the questions they share: first, second, share, chance
+    (of two that err independently at their accuracies), n. All pairs, both ways, each store with itself, too.
+
+    Where questions have several answers: of two answers drawn at random, one of each store. Raises ValueError for
+    stores that share no question, and for an id that is another question in each.
+    """
+    rows = []
+    for first, a in stores.items():
+        for second, b in stores.items():
+            a_shared, b_shared = _shared(a, b)
+            x, y = per_example(a_shared, measure, same), per_example(b_shared, measure, same)
+            chance = x.mean() * y.mean() + (1 - x.mean()) * (1 - y.mean())
+            rows.append((first, second, float((x * y + (1 - x) * (1 - y)).mean()), float(chance), len(x)))
+    return pd.DataFrame(rows, columns=pd.Index(["first", "second", "share", "chance", "n"]))
+
+
+def _shared(first: xr.Dataset, second: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """Both stores on the examples both hold, in the first one's order; ValueError where that is no comparison."""
+    known = set(second["example"].values.tolist())
+    ids = [i for i in first["example"].values.tolist() if i in known]
+    if not ids:
+        raise ValueError(
+            f"the stores of {first.attrs['method']!r} and {second.attrs['method']!r} share no example: "
+            "collect both on the same task and split"
+        )
+    a, b = first.sel(example=ids), second.sel(example=ids)
+    other = (a["question"].values != b["question"].values).nonzero()[0]
+    if other.size:
+        raise ValueError(
+            f"example {ids[other[0]]!r} is another question in each store: compare stores of the same task"
+        )
+    return a, b
 
 
 def _answers(store: xr.Dataset) -> int:

@@ -23,11 +23,12 @@ from .cloud import (
     neighbour_ratio,
     norm_ratio,
     participation_ratio,
+    principal_axes,
     principal_components,
     relative_spread,
     spread,
 )
-from .comparisons import DIVERGENCES, divergence_table, drift_table, gaussianity_table, information_table
+from .comparisons import DIVERGENCES, divergence_table, drift_table, gaussianity_table, information_table, qq_table
 from .divergences import (
     MMDTest,
     feature_softmax_kl,
@@ -42,7 +43,7 @@ from .divergences import (
 )
 from .gaussianity import HenzeZirkler, Mardia, henze_zirkler, mahalanobis_qq, mardia
 from .information import Information, classifier_information, knn_information
-from .positive import PositiveStep, choice_stability, positive_step
+from .positive import PositiveStep, choice_stability, focus_weights, positive_step, random_step
 from .readout import (
     Parallelism,
     compression_rate,
@@ -57,10 +58,20 @@ from .readout import (
     vocabulary_entropy,
 )
 from .resampling import Estimate, bootstrap, jackknife
-from .steps import positive_steps, rule_agreement, stability_table, step_choices, step_table
+from .steps import (
+    chosen_steps,
+    focus_table,
+    positive_steps,
+    rule_agreement,
+    rule_table,
+    stability_table,
+    step_choices,
+    step_scores,
+    step_table,
+)
 from .tables import MEANINGS, describe, feature_table, readout_table, spectrum_table, variance_table
 from .thoughts import VariancePart, probe, slot_cosines, variance_parts
-from .verdict import Thresholds, Verdict, collapse
+from .verdict import Thresholds, Verdict, collapse, glance
 
 __all__ = [
     "DIVERGENCES",
@@ -80,6 +91,7 @@ __all__ = [
     "anisotropy",
     "bootstrap",
     "choice_stability",
+    "chosen_steps",
     "classifier_information",
     "collapse",
     "compression_rate",
@@ -94,10 +106,13 @@ __all__ = [
     "feature_softmax_kl",
     "feature_table",
     "feature_variances",
+    "focus_table",
+    "focus_weights",
     "frechet_distance",
     "gaussian_kl",
     "gaussian_kl_moments",
     "gaussianity_table",
+    "glance",
     "henze_zirkler",
     "information_table",
     "intrinsic_dimension",
@@ -118,16 +133,21 @@ __all__ = [
     "path_weights",
     "positive_step",
     "positive_steps",
+    "principal_axes",
     "principal_components",
     "probe",
+    "qq_table",
+    "random_step",
     "readout_table",
     "relative_spread",
     "rule_agreement",
+    "rule_table",
     "slot_cosines",
     "spectrum_table",
     "spread",
     "stability_table",
     "step_choices",
+    "step_scores",
     "step_table",
     "top_k_mass",
     "top_tokens",

@@ -15,6 +15,7 @@ from .inputs import finite, samples
 from .neighbours import nearest_distances, squared_distance_blocks
 
 NOTHING = 1e-20  # of the mean square: less variance than this is rounding, not spread
+STILL = 1e-6  # the same of thoughts, which stores keep in float16: rounding alone leaves up to 1e-7
 
 # ------------------------------------------------------------------------------------------------------- how far
 
@@ -93,7 +94,8 @@ def effective_rank(vectors: ArrayLike, of: Literal["eigenvalues", "singular_valu
     """exp of the entropy of the normalised covariance eigenvalues: how many directions share the variance.
 
     Roy & Vetterli 2007 define it on singular values (here: of the centred samples, the eigenvalues' square roots),
-    which gives more. At most min(n - 1, feature); 0 where there is no variance at all.
+    which gives more. At most min(n - 1, feature); 0 where there is no variance at all. Of next to no variance this is
+    the rank of rounding: `describe` has NaN there.
     """
     if of not in ("eigenvalues", "singular_values"):
         raise ValueError(f"effective rank of {of!r}: use 'eigenvalues' or 'singular_values'")
@@ -188,6 +190,19 @@ def principal_components(vectors: ArrayLike, count: int) -> np.ndarray:
     return x @ np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :count]
 
 
+def principal_axes(vectors: ArrayLike, count: int) -> np.ndarray:
+    """The directions of largest variance of samples [n, feature], each one standard deviation long: [count, feature].
+
+    Fewer than `count` where the samples vary along fewer. The largest loading of each is positive.
+    """
+    x = samples(vectors)
+    _, values, axes = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    kept = values[:count] > 1e-6 * max(float(values[0]), 1e-300)
+    axes = axes[:count][kept]
+    axes = axes * np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])[:, None]
+    return axes * (values[:count][kept] / np.sqrt(len(x) - 1))[:, None]
+
+
 # ------------------------------------------------------------------------------------------ how they lie to each other
 
 
@@ -230,9 +245,9 @@ def pair_cosines(x: np.ndarray, present: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------- rounding
 
 
-def still(x: np.ndarray) -> bool:
-    """Whether all samples are equal: what variance there is, is rounding."""
-    return bool(x.var(axis=0).mean() <= NOTHING * np.square(x).mean())
+def still(x: np.ndarray, share: float = NOTHING) -> bool:
+    """Whether all samples are equal: what variance there is, up to this share of the mean square, is rounding."""
+    return bool(x.var(axis=0).mean() <= share * np.square(x).mean())
 
 
 def _real_eigenvalues(x: np.ndarray) -> np.ndarray:

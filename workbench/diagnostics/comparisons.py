@@ -8,9 +8,9 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from .cloud import drift_of_each, principal_components
+from .cloud import STILL, drift_of_each, principal_components, still
 from .divergences import feature_softmax_kl, frechet_distance, gaussian_kl, knn_kl, mmd, mmd_test
-from .gaussianity import henze_zirkler, mardia
+from .gaussianity import henze_zirkler, mahalanobis_qq, mardia
 from .information import classifier_information, knn_information
 from .inputs import Stores, by_name, path_thoughts, question_labels, rows_of, samples
 from .resampling import Estimate, jackknife, ratio_bootstrap, resamples
@@ -315,3 +315,25 @@ def gaussianity_table(stores: Stores, *, path: int = 0, components: int = 5) -> 
             rows.append((name, step, *numbers, near.shape[1], len(cloud), note))
     columns = ["store", "step", "skewness", "skewness_p", "kurtosis", "kurtosis_p", "henze_zirkler", "henze_zirkler_p"]
     return pd.DataFrame(rows, columns=pd.Index([*columns, "components", "n", "note"]))
+
+
+def qq_table(stores: Stores, *, path: int = 0, components: int = 5) -> pd.DataFrame:
+    """What `mahalanobis_qq` says of the same clouds, in the same components: store, step, expected, observed; a row per
+    question. `figures.distance_qq` draws it, a panel per step or store.
+
+    Clouds whose vectors hardly differ, or are too few, are left out; ValueError where none remains.
+    """
+    tables = []
+    for name, store in by_name(stores).items():
+        for step, vectors, there in _clouds(*path_thoughts(store, path)):
+            cloud = vectors[there]
+            count = min(components, (len(cloud) - 1) // 2, cloud.shape[1])
+            if count and not still(cloud, STILL):
+                try:
+                    expected, observed = mahalanobis_qq(principal_components(cloud, count))
+                except ValueError:  # fewer directions than components
+                    continue
+                tables.append(pd.DataFrame({"store": name, "step": step, "expected": expected, "observed": observed}))
+    if not tables:
+        raise ValueError("no cloud with enough different thoughts: give more examples, or fewer components")
+    return pd.concat(tables, ignore_index=True)

@@ -24,6 +24,16 @@ def nearest_distances(x: np.ndarray, k: int, among: np.ndarray | None = None) ->
     return np.sort(distances, axis=1)
 
 
+def nearest_rows(x: np.ndarray, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k rows of x [n, feature] that are nearest to one vector [feature]: their positions, nearest first (of equally
+    near ones the first), and Euclidean distances [k]; all n where there are fewer than k."""
+    distances = np.empty(len(x))
+    for rows in _slices(len(x), x.shape[1]):
+        distances[rows] = np.linalg.norm(x[rows].astype(np.float64) - query, axis=1)
+    found = np.argsort(distances, kind="stable")[:k]
+    return found, distances[found]
+
+
 def squared_distance_blocks(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Blocks (rows of x, their squared distances to all of y [rows, m]), by matrix products: exact to rounding of the
     largest norms, never negative."""

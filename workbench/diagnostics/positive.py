@@ -1,6 +1,10 @@
-"""Positive steps: the gold step that is most similar to the answer."""
+"""Positive steps: the gold step that is most similar to the answer, and what the focus loss makes of a choice.
+
+weight_k = exp(cos(step_k, question) / T) / sum over the example's steps       focus loss = -log weight_positive
+"""
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +37,35 @@ def positive_step(similarity: ArrayLike) -> PositiveStep:
         candidates=candidates,
         log_candidates=np.log(candidates, out=np.full(len(s), np.nan), where=candidates > 0),
     )
+
+
+def focus_weights(to_question: ArrayLike, temperature: float = 0.1) -> np.ndarray:
+    """Softmax over each example's own steps of cosines to the question [example, reasoning], divided by `temperature`;
+    NaN = no such step, in and out.
+
+    Minus the logarithm of the positive step's weight is the focus loss (arXiv 2509.12875; InfoNCE, arXiv 1807.03748).
+    """
+    s = np.asarray(to_question, dtype=np.float64)
+    if s.ndim != 2 or np.isinf(s).any():
+        raise ValueError(f"similarities of shape {s.shape}: give [example, reasoning] with finite values or NaN")
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature}: give a number above 0, such as the loss's own 0.1")
+    if not s.shape[1]:
+        return s
+    scaled = np.where(np.isnan(s), -np.inf, s / temperature)
+    top = scaled.max(axis=1, keepdims=True)
+    parts = np.exp(scaled - np.where(np.isinf(top), 0, top))
+    total = parts.sum(axis=1, keepdims=True)
+    return np.divide(parts, total, out=np.full(s.shape, np.nan), where=~np.isnan(s))
+
+
+def random_step(example: str, candidates: int) -> int:
+    """The step that the rule "random" takes: drawn from the example's id, so always the same one; -1 of none.
+
+    The loss draws it likewise (`methods.lta_thinker`), where torch is at home.
+    """
+    drawn = int.from_bytes(blake2b(f"0 {example} 0".encode(), digest_size=7).digest())
+    return drawn % candidates if candidates else -1
 
 
 def choice_stability(choices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

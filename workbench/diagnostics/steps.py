@@ -2,6 +2,7 @@
 
 answer, question   the step most similar to it (as the focus loss takes it; as the question has come to be read)
 middle, last       of S steps number S // 2, the last
+random             drawn from the example's id
 critical           the label critical_step: the step that the answer hangs on, where a task knows it
 """
 
@@ -14,7 +15,7 @@ import pandas as pd
 import xarray as xr
 
 from .inputs import Stores, by_name, chosen_rows, rows_of
-from .positive import choice_stability, positive_step
+from .positive import choice_stability, focus_weights, positive_step, random_step
 from .resampling import ratio_bootstrap, resamples
 
 By = Literal["answer", "question"]
@@ -70,6 +71,99 @@ def step_choices(store: xr.Dataset) -> pd.DataFrame:
     if "label_critical_step" in store.coords:
         table["critical"] = _critical(store)
     return table
+
+
+def step_scores(
+    store: xr.Dataset,
+    rule: str = "answer",
+    *,
+    temperature: float = 0.1,
+    examples: Sequence[str] | int | None = None,
+) -> pd.DataFrame:
+    """What the focus loss sees of each gold step: example, step (from 0), text, answer and question (cosines to them),
+    weight (see `focus_weights`), positive (bool: the step that `rule` picks), critical where the store has that label.
+
+    temperature: of the loss. examples: ids, or how many of the first. The loss of an example is -log of the weight of
+    its positive step.
+    """
+    answer, question = _similarities(store, "answer"), _similarities(store, "question")
+    weights, picked = focus_weights(question, temperature), chosen_steps(store, rule)
+    texts = store["step_text"].transpose("example", "reasoning").values if "step_text" in store else None
+    critical = _critical(store) if "label_critical_step" in store.coords else None
+    ids = store["example"].values.astype(str)
+    rows = []
+    for i in chosen_rows(store, examples):
+        for k in np.flatnonzero(~np.isnan(answer[i])).tolist():
+            row = {"example": ids[i], "step": k, "text": "" if texts is None else str(texts[i, k])}
+            row |= {"answer": float(answer[i, k]), "question": float(question[i, k]), "weight": float(weights[i, k])}
+            row["positive"] = bool(k == picked[i])
+            rows.append(row if critical is None else row | {"critical": bool(k == critical[i])})
+    return pd.DataFrame(rows)
+
+
+def focus_table(store: xr.Dataset, rule: str = "answer", *, temperature: float = 0.1) -> pd.DataFrame:
+    """The focus loss of each example under a rule: example, candidates, positive (-1: none), margin (by which its
+    similarity to the answer exceeds that of the next; negative where another step is more similar), loss (nats),
+    log_candidates (the loss of a generator that cannot tell steps apart); with label_critical_step also critical and
+    agrees (both missing where the label is negative). NaN where nothing can be said."""
+    answer, picked = _similarities(store, "answer"), chosen_steps(store, rule)
+    weights = focus_weights(_similarities(store, "question"), temperature)
+    found, rows = positive_step(answer), np.arange(len(picked))
+    some = picked >= 0
+    loss, margin = np.full(len(picked), np.nan), np.full(len(picked), np.nan)
+    loss[some] = -np.log(weights[rows[some], picked[some]])
+    several = some & (found.candidates > 1)
+    others = answer[several].copy()
+    others[np.arange(len(others)), picked[several]] = np.nan
+    margin[several] = answer[rows[several], picked[several]] - np.nanmax(others, axis=1, initial=-np.inf)
+    table = pd.DataFrame({"example": store["example"].values.astype(str), "candidates": found.candidates})
+    table = table.assign(positive=picked, margin=margin, loss=loss, log_candidates=found.log_candidates)
+    if "label_critical_step" in store.coords:
+        critical = pd.Series(_critical(store)).astype("Int64")
+        table["critical"] = critical.mask(critical < 0)
+        table["agrees"] = table["critical"] == table["positive"]
+    return table
+
+
+def rule_table(store: xr.Dataset, base: str = "answer", *, temperature: float = 0.1) -> pd.DataFrame:
+    """What another rule would change, among questions with several steps: rule, changed (questions for which it picks
+    another step than `base`), loss (mean, nats), margin (mean), n; with label_critical_step also critical (share of the
+    questions with such a step for which it is picked)."""
+    labelled = "label_critical_step" in store.coords
+    rules = ["answer", "middle", "last", "random", *["critical"] * labelled]
+    tables = {rule: focus_table(store, rule, temperature=temperature) for rule in {*rules, base}}
+    several = tables[base]["candidates"].to_numpy() > 1
+    before = tables[base]["positive"].to_numpy()
+    rows = []
+    for rule in rules:
+        table = tables[rule]
+        picked = table["positive"].to_numpy()
+        row = {"rule": rule, "changed": int((several & (picked >= 0) & (picked != before)).sum())}
+        row |= {name: float(pd.Series(table[name].to_numpy()[several]).mean()) for name in ("loss", "margin")}
+        row["n"] = int(several.sum())
+        if labelled:
+            critical = _critical(store)
+            known = several & (critical >= 0)
+            row["critical"] = float((picked == critical)[known].mean()) if known.any() else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def chosen_steps(store: xr.Dataset, rule: str = "answer") -> np.ndarray:
+    """The step that a rule picks for each example, -1 where there is none."""
+    known = {"answer", "question", "middle", "last", "random"}
+    if rule == "critical" and "label_critical_step" in store.coords:
+        return _critical(store)
+    if rule not in known:
+        unlabelled = " and this store has no label critical_step" if rule == "critical" else ""
+        raise ValueError(f"rule {rule!r}{unlabelled}: use {', '.join(sorted(known))}")
+    if rule in ("answer", "question"):
+        return positive_step(_similarities(store, rule)).index
+    count = positive_step(_similarities(store, "answer")).candidates
+    if rule == "random":
+        ids = store["example"].values.astype(str).tolist()
+        return np.array([random_step(name, n) for name, n in zip(ids, count.tolist(), strict=True)], dtype=np.int64)
+    return np.where(count > 0, count // 2, -1) if rule == "middle" else count - 1
 
 
 def rule_agreement(stores: Stores, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from .cloud import (
+    STILL,
     active_units,
     covariance_eigenvalues,
     directions,
@@ -16,6 +17,7 @@ from .cloud import (
     mean_cosine,
     neighbour_ratio,
     norm_ratio,
+    still,
 )
 from .divergences import gaussian_kl, softmax_kl
 from .inputs import Stores, by_name, chosen_rows, path_thoughts, question_labels
@@ -49,6 +51,10 @@ MEANINGS = {  # statistic: (unit, meaning)
     "variance_residual": ("share", "of the variance: paths that differ step by step"),
     "verdict": ("state", "0 healthy, 1 drifting, 2 collapsed"),
 }
+LIMITS = {  # unit: what a statistic in it can be; intervals end there
+    **{"share": (0.0, 1.0), "cosine": (-1.0, 1.0)},
+    **{unit: (0.0, np.inf) for unit in ("units²", "directions", "dimensions", "ratio", "nats")},
+}
 STATES = ("healthy", "drifting", "collapsed")
 COLUMNS = ["statistic", "step", "value", "low", "high", "n", "unit", "meaning"]
 Row = tuple[str, str, Estimate, int]  # statistic, step, estimate, n
@@ -79,12 +85,15 @@ def describe(
     stores: one; or several by name (methods) or by training step, and a column store says which. by: "path", "correct",
     "gold" or a label_<name> of the store, and a column of that name says which group of questions (or which path) a row
     is about; groups of one question are left out. "all" is over all thoughts (for statistics of a cloud, from
-    effective_rank to intrinsic_dimension: the mean over steps). The variance shares are over all paths, and their
+    effective_rank to intrinsic_dimension: the mean over steps). Of a step whose thoughts hardly differ (relative spread
+    below 1e-6, which is float16's rounding) the directions, the centred cosine and the dimension are NaN, and do not
+    count in "all", which is NaN where no step differs. The variance shares are over all paths, and their
     meaning ends with what independent noise would have; the meaning of the verdict is its evidence, by `thresholds`.
 
     low and high: a seeded percentile bootstrap over examples of what is a mean over examples (or a ratio of two); of
-    the others, which copies of an example would upset, a `jackknife` of 10 groups (of 20 examples or more). A count and
-    the verdict have none. level None: no intervals, several times faster.
+    the others, which copies of an example would upset, a `jackknife` of 10 groups (of 20 examples or more), cut at what
+    the statistic can be (0 for ranks and spreads). A count and the verdict have none. level None: no intervals, several
+    times faster.
 
     Steps that fewer than two examples have are left out. Empty without thoughts; ValueError with one example.
     What thoughts say about a label is in `information_table`, how far they moved in `drift_table`.
@@ -133,7 +142,7 @@ def _described(store: xr.Dataset, path: int, thresholds: Thresholds, level: floa
     )
     rows = [*_mean_rows(held, level, seed), *_other_rows(held, level, seed)]
     table = [
-        (name, step, found.value, found.low, found.high, n, *MEANINGS[name])
+        (name, step, found.value, *_cut(found, name), n, *MEANINGS[name])
         for name, step, found, n in sorted(rows, key=lambda row: list(MEANINGS).index(row[0]))
     ]
     verdict = collapse(x, present, thresholds)
@@ -147,6 +156,12 @@ def _described(store: xr.Dataset, path: int, thresholds: Thresholds, level: floa
     chance = {f"variance_{name}": f" (noise: {part.chance:.2g})" for name, part in parts.items()}
     found["meaning"] += [chance.get(name, "") for name in found["statistic"]]
     return found
+
+
+def _cut(found: Estimate, name: str) -> tuple[float, float]:
+    """Low and high of a statistic within what it can be; rounding may leave its value a little outside."""
+    least, most = LIMITS.get(MEANINGS[name][0], (-np.inf, np.inf))
+    return max(found.low, min(least, found.value)), min(found.high, max(most, found.value))
 
 
 # ----------------------------------------------------------------------------------------------- means over examples
@@ -226,6 +241,9 @@ def _cloud_statistics(cloud: np.ndarray) -> dict[str, float]:
     """NaN where there are too few (different) vectors for a statistic."""
     if len(cloud) < 2:
         return dict.fromkeys(CLOUD, np.nan)
+    if still(cloud, STILL):
+        known = {"cosine": mean_cosine(cloud), "active_units": 0.0, "neighbour_ratio": 0.0}
+        return dict.fromkeys(CLOUD, np.nan) | known
     return {
         **directions(cloud),
         "cosine": mean_cosine(cloud),
@@ -311,7 +329,7 @@ def readout_table(
     path: int = 0,
     examples: Sequence[str] | int | None = None,
 ) -> pd.DataFrame:
-    """What the thoughts of one path are read as: thought ("<example>, step <k>"), example, step, rank (1, 2, ..), id,
+    """What the thoughts of one path are read as: thought ("<example>, slot <k>"), example, step, rank (1, 2, ..), id,
     token, score; `figures.readout` draws it.
 
     lens: by the output head, score is a probability. near: by embedding, score is a cosine. examples: ids, or how many
@@ -329,7 +347,7 @@ def readout_table(
     mask, names = chosen["mask"].transpose("example", "step").values, chosen["example"].values
     rows = [
         (
-            f"{names[i]}, step {s}",
+            f"{names[i]}, slot {s}",
             str(names[i]),
             s,
             k + 1,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .cloud import NOTHING, effective_rank, mean_cosine, pair_cosines
+from .cloud import NOTHING, STILL, effective_rank, mean_cosine, pair_cosines, still
 from .inputs import as_thoughts, finite, ratio
 
 
@@ -18,19 +18,20 @@ def slot_cosines(vectors: ArrayLike, mask: ArrayLike | None = None) -> np.ndarra
 def probe(vectors: ArrayLike, mask: ArrayLike | None = None) -> dict[str, float]:
     """A few numbers about thoughts [example, step, feature], cheap enough to log while training; {} without steps.
 
-    spread, relative_spread: between examples at one step, over all thoughts of such steps; effective_rank, cosine: the
-    same, mean over steps; slot_cosine (only with two steps): between steps of an example, mean over examples; rms: of
-    all values.
+    spread, relative_spread: between examples at one step, over all thoughts of such steps; cosine: the same, mean over
+    steps; effective_rank: mean over the steps that vary by more than rounding (relative spread above 1e-6), 0 where
+    none does; slot_cosine (only with two steps): between steps of an example, mean over examples; rms: of all values.
     """
     x, present = as_thoughts(vectors, mask)
     if not present.any():
         return {}
     steps, deviation, square = between(x, present)
     clouds = [x[present[:, s], s] for s in steps]
+    ranks = [effective_rank(cloud) for cloud in clouds if not still(cloud, STILL)]
     found = {
         "spread": ratio(deviation, present[:, steps]),
         "relative_spread": ratio(deviation, square),
-        "effective_rank": float(np.mean([effective_rank(cloud) for cloud in clouds])),
+        "effective_rank": float(np.mean(ranks)) if ranks else 0.0,
         "cosine": float(np.mean([mean_cosine(cloud) for cloud in clouds])),
         "rms": float(np.sqrt(np.square(x[present]).mean())),
     }

@@ -1,5 +1,6 @@
 """The collapse verdict: whether thoughts still say something about the question, and several things."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,20 +79,43 @@ def collapse(vectors: ArrayLike, mask: ArrayLike | None = None, thresholds: Thre
     elif idle:
         which, low = (", ".join(parts) for parts in (map(str, idle), (f"{spreads[s]:.2g}" for s in idle)))
         poor.append(
-            f"idle steps {which} (of {len(steps)}) do not depend on the question: relative spread {low}, "
+            f"idle slots {which} (of {len(steps)}) do not depend on the question: relative spread {low}, "
             f"below {lines.dead_spread:g}"
         )
     elif rel < lines.low_spread:
         poor.append(f"thoughts depend little on the question: relative spread {rel:.2g} is below {lines.low_spread:g}")
-    if cosine > lines.merged_cosine:
-        bad.append(f"slots merged into one: their mean cosine {cosine:.4f} is above {lines.merged_cosine:g}")
-    elif cosine > lines.close_cosine:
-        poor.append(f"slots are merging: their mean cosine {cosine:.3f} is above {lines.close_cosine:g}")
+    _merging(cosine, lines, bad, poor)
     if values["same"] >= lines.many_same and not dead:
         (bad if values["same"] >= lines.most_same else poor).append(
             f"{same} of {several} questions have the same thoughts, up to {lines.same_distance:g} of the distance "
             "between questions"
         )
+    return _verdict(bad, poor, values, idle)
+
+
+def glance(values: Mapping[str, float], thresholds: Thresholds | None = None) -> Verdict:
+    """The verdict as far as relative_spread and slot_cosine allow, such as the numbers that training logs: without the
+    vectors nobody can tell idle slots, or questions with the same thoughts."""
+    lines = thresholds or Thresholds()
+    rel = values["relative_spread"]
+    bad, poor = [], []
+    if rel < lines.dead_spread:
+        bad.append(f"thoughts do not depend on the question: relative spread {rel:.2g} is below {lines.dead_spread:g}")
+    elif rel < lines.low_spread:
+        poor.append(f"thoughts depend little on the question: relative spread {rel:.2g} is below {lines.low_spread:g}")
+    _merging(values.get("slot_cosine", float("nan")), lines, bad, poor)
+    return _verdict(bad, poor, dict(values), ())
+
+
+def _merging(cosine: float, lines: Thresholds, bad: list[str], poor: list[str]) -> None:
+    if cosine > lines.merged_cosine:
+        bad.append(f"slots merged into one: their mean cosine {cosine:.4f} is above {lines.merged_cosine:g}")
+    elif cosine > lines.close_cosine:
+        poor.append(f"slots are merging: their mean cosine {cosine:.3f} is above {lines.close_cosine:g}")
+
+
+def _verdict(bad: list[str], poor: list[str], values: dict[str, float], idle: tuple[int, ...]) -> Verdict:
+    rel, cosine = values["relative_spread"], values.get("slot_cosine", float("nan"))
     good = [f"relative spread {rel:.2g}" + ("" if np.isnan(cosine) else f", slot cosine {cosine:.2f}")]
     state = "collapsed" if bad else "drifting" if poor else "healthy"
     return Verdict(state, tuple(bad + poor or good), values, idle)

@@ -18,6 +18,7 @@ from ..scores import Interval, crossed_interval, per_example
 from .grid import Done
 
 SHARES = ("accuracy", "majority vote", "pass@k")  # measures drawn in percent
+POSITIVE = ("relative spread", "effective rank", "effective slots")  # cannot be below 0
 Condition = dict[str, Any]
 Values = Callable[[Done], Any]  # a value per question [example], or one number for the run
 
@@ -60,6 +61,7 @@ def tabulate(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(table, runs): rows of measure, mean, low, high, n, runs per condition, and of measure, seed, mean per cell.
 
+    Cells without a value (NaN) do not count; a mean of none is NaN, and `against` leaves it out.
     `more` is added to every row's condition. An experiment can join several such tables.
     """
     rows, single = [], []
@@ -67,10 +69,13 @@ def tabulate(
         for measure, values in measures.items():
             array = np.stack([np.atleast_1d(np.asarray(values(cell), dtype=float)) for cell in cells])
             about = {**condition, **(more or {}), "measure": measure}
-            found = crossed_interval(array)
+            known = array[np.isfinite(array).all(axis=1)]  # thoughts that do not differ have no rank
+            found = crossed_interval(known) if len(known) else Interval(np.nan, np.nan, np.nan, 0)
             if measure in SHARES:
-                found = replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
-            rows.append({**about, **vars(found), "runs": len(cells)})
+                found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))  # NaN stays
+            elif measure in POSITIVE:
+                found = replace(found, low=max(found.low, 0.0))
+            rows.append({**about, **vars(found), "runs": len(known)})
             single += [{**about, "seed": d.cell.seed, "mean": m} for d, m in zip(cells, array.mean(1), strict=True)]
     return pd.DataFrame(rows), pd.DataFrame(single)
 
@@ -124,7 +129,9 @@ def against(
     x_title: str | None = None,
 ) -> go.Figure:
     """The table's measures against the setting `x`, a panel each; `reference`: rows drawn as a horizontal line."""
-    names = dict.fromkeys(table["measure"])
+    names = list(dict.fromkeys(table["measure"]))
+    table, runs = (rows.dropna(subset=["mean"]) for rows in (table, runs))
+    table = table.sort_values("measure", key=lambda column: column.map(names.index), kind="stable")  # panels in order
     lines = (
         None if reference is None else {reference_name: dict(zip(reference["measure"], reference["mean"], strict=True))}
     )

@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import GREY, Style, Width, as_text, need, panels, plain, side_by_side, style
+from .look import GREY, Style, Width, add_to_caption, as_text, need, panels, plain, side_by_side, style
 from .response import response
 
 PROBES = {  # columns of metrics.jsonl, see diagnostics.probe -> panel titles
-    "probe_relative_spread": "relative spread (0 to 1)",
-    "probe_effective_rank": "effective rank",
-    "probe_spread": "spread (variance)",
+    "probe_relative_spread": "relative spread (share)",
+    "probe_effective_rank": "effective rank (directions)",
+    "probe_spread": "spread (units²)",
     "probe_cosine": "question cosine",
     "probe_slot_cosine": "slot cosine",
-    "probe_rms": "root mean square",
+    "probe_rms": "root mean square (units)",
 }
 YARDSTICKS = {  # columns of metrics.jsonl that say what a part would be -> what they are
     "loss_focus_log_steps": "log of the number of steps",  # the focus loss of a generator that cannot tell steps apart
@@ -57,11 +57,13 @@ def collapse_along(
 
     statistics: what `diagnostics.describe` returns, of one store, of several by name (over the slots: a line for each),
     or of one run's by training step (over training: the row "all", and the column store holds numbers). show: those of
-    its statistics to draw; those that it lacks are left out.
+    its statistics to draw; those that it lacks are left out, and so are values that are missing: thoughts that do not
+    differ have no rank.
     """
     need(statistics, ["statistic", "step", "value", "low", "high", "n", "unit"], "diagnostics.describe(stores)")
     slots = statistics["step"].astype(str) != "all"
-    rows = statistics.loc[statistics["statistic"].isin(list(show)) & (slots if over == "step" else ~slots)]
+    asked = statistics.loc[statistics["statistic"].isin(list(show)) & (slots if over == "step" else ~slots)]
+    rows = asked.dropna(subset=["value"])
     found = [name for name in show if (rows["statistic"] == name).any()]
     if not found:
         raise ValueError(f"none of {', '.join(show)} in this table: give what diagnostics.describe returns")
@@ -71,12 +73,20 @@ def collapse_along(
     # one dictionary order decides which panel comes first
     table = rows.assign(place=[found.index(name) for name in rows["statistic"]]).sort_values("place", kind="stable")
     several = over == "step" and "store" in rows
-    return response(
+    figure = response(
         table.assign(**{over: table[over].astype(int), **({"store": table["store"].astype(str)} if several else {})}),
         x=over, y="value", facet="statistic", color="store" if several else None, level=level, width=width,
         x_title="slot" if over == "step" else "training step",
-        y_title={name: plain(name) + (f" ({units[name]})" if units[name] != plain(name) else "") for name in found},
+        y_title={name: _title(name, units[name]) for name in found},
     )  # fmt: skip
+    return add_to_caption(figure, "; no point where thoughts do not differ") if len(rows) < len(asked) else figure
+
+
+def _title(statistic: str, unit: str) -> str:
+    """A panel's: the statistic with its unit, unless its name says that."""
+    if statistic == "cosine":
+        return "question cosine"
+    return plain(statistic) if statistic.endswith(unit) else f"{plain(statistic)} ({unit})"
 
 
 def loss_curves(
@@ -172,7 +182,7 @@ def _line(table: pd.DataFrame, column: str, name: str, look: Style) -> go.Scatte
         cliponaxis=False,  # a line along the edge keeps its width
         line={"color": look.color, "dash": "solid" if few else look.dash, "width": 1.25},
         marker={"color": look.color, "symbol": look.symbol, "size": 4},
-        hovertemplate="step %{x}: %{y:.4g}<extra>" + name + "</extra>",
+        hovertemplate="training step %{x}: %{y:.4g}<extra>" + name + "</extra>",
     )
 
 

@@ -136,7 +136,7 @@ GALLERY: Mapping[str, Entry] = {
     ),
     "distance_qq": Entry(
         "Squared Mahalanobis distances beside those of a Gaussian.",
-        'wb.figures.distance_qq(table, facet="cloud")  # of wb.diagnostics.mahalanobis_qq(vectors)',
+        'wb.figures.distance_qq(wb.diagnostics.qq_table(store), facet="step")',
         invented.draw_qq,
     ),
     "variance_parts": Entry(

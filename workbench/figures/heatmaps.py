@@ -31,6 +31,7 @@ ONE_SIDED = ((0.0, NOTHING), (1.0, PALE_BLUE))  # so pale that black can be read
 TWO_SIDED = ((0.0, PALE_VERMILLION), (0.5, NOTHING), (1.0, PALE_BLUE))  # from below through nothing to above
 MOST = 200  # rows a figure can show
 LINE = 3.2  # mm from one small line to the next
+BAR = 50  # pixels that a colour bar takes beside the cells, its numbers included
 BETWEEN = {  # divergence -> what it is called, from the row's thoughts to the column's
     "gaussian_kl": "Gaussian KL(row ‖ column)",
     "knn_kl": "nearest-neighbour KL(row ‖ column)",
@@ -210,9 +211,11 @@ def _cells(
     below, foot = _column_labels(columns, _cell(rows, len(columns), width, bar=bar))
     height = max(14, min(6.5 * len(rows), 180))
     labels, left = beside(rows, width)
+    left += 18 if axes[1] else 0
+    plot = across_of(width) - EDGES  # labels have a share of it, and a colour bar makes it smaller
     figure = panels(
         [name], 1, height, width, axes=axes, caption=caption, legend=legend, foot=foot,
-        left=left + (18 if axes[1] else 0),
+        left=left * plot / (plot - BAR) if bar else left,
     )  # fmt: skip
     figure.add_trace(
         go.Heatmap(
@@ -244,7 +247,7 @@ def _cells(
 
 def _cell(rows: Sequence[str], count: int, width: Width, *, bar: bool) -> float:
     """About how many pixels wide a cell is, beside the labels of its row, their name, and perhaps a colour bar."""
-    return (across_of(width) - EDGES - beside(rows, width)[1] - 18 - (50 if bar else 0)) / count
+    return (across_of(width) - EDGES - beside(rows, width)[1] - 18 - (BAR if bar else 0)) / count
 
 
 def _column_labels(columns: Sequence[str], cell: float) -> tuple[dict[str, Any], float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import SMALL, Style, Width, as_text, beside, counted, need, panels, plain, style
+from .look import SMALL, Style, Width, as_text, beside, counted, legend_title_of, need, panels, plain, style
 from .means import (
     VALUES,
     Reference,
@@ -107,7 +107,7 @@ def bars(
         width,
         axes=("" if own else str(x_title or plain(mean) + (" (%)" if percent else "")), ""),
         legend=[*key, *named(references)],
-        legend_title=plain(color) if color and key else "",
+        legend_title=legend_title_of(table, color) if color and key else "",
         caption=f"{caption}; numbers: means",
         match=("" if own else "x") + ("y" if across > 1 else ""),
         left=left,

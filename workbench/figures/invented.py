@@ -193,10 +193,10 @@ def draw_qq(width: Width) -> go.Figure:
     expected = np.sort(rng.chisquare(8, 500))
     heavy = expected * (1 + (expected / 25) ** 3)
     parts = [
-        pd.DataFrame({"expected": expected, "observed": observed, "cloud": name})
-        for name, observed in zip(CLOUDS[:2], (heavy, expected + rng.normal(0, 0.1, 500)), strict=True)
+        pd.DataFrame({"expected": expected, "observed": observed, "step": step})
+        for step, observed in (("0", heavy), ("1", expected + rng.normal(0, 0.1, 500)))
     ]
-    return distance_qq(pd.concat(parts), facet="cloud", width=width)
+    return distance_qq(pd.concat(parts), facet="step", width=width)
 
 
 def draw_shares(width: Width) -> go.Figure:

@@ -250,7 +250,8 @@ def panels(
 def add_to_caption(figure: go.Figure, words: str) -> go.Figure:
     """The figure with more words at the end of its caption, and the room they need."""
     before = figure.layout.title.text or ""
-    after = folded(f"{before.replace('<br>', ' ')} {as_text(words)}".strip(), figure.layout.width - 12, SMALL)
+    joint = "" if words.startswith(";") else " "
+    after = folded(f"{before.replace('<br>', ' ')}{joint}{as_text(words)}".strip(), figure.layout.width - 12, SMALL)
     more = _caption_height(after) - _caption_height(before)
     return figure.update_layout(
         title_text=after, height=round(figure.layout.height + more), margin_b=figure.layout.margin.b + more
@@ -349,6 +350,18 @@ def counted(table: pd.DataFrame, n: str | int, of: str, level: float | None) -> 
 def plain(name: str) -> str:
     """A column's name as readers see it: label_critical_step -> critical step."""
     return name.removeprefix("label_").removeprefix("signal_").replace("_", " ")
+
+
+def title_of(column: str) -> str:
+    """A column as readers know it: the steps of a thought vector are its slots, those of an answer are steps."""
+    return {"step": "slot", "correct": "answer"}.get(column, plain(column))
+
+
+def legend_title_of(table: pd.DataFrame, column: str) -> str:
+    """What the entries of a legend are, by their column; stores are told by their names, or by their training steps."""
+    if column == "store":
+        return "training step" if pd.api.types.is_numeric_dtype(table[column]) else ""
+    return title_of(column)
 
 
 def as_text(value: object) -> str:

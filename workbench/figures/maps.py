@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Width, as_text, need, panels, style
+from .look import Width, as_text, legend_title_of, need, panels, style
 from .points import (
     MANY,
     MOST_POINTS,
@@ -20,7 +20,6 @@ from .points import (
     looks_of,
     scale_of,
     size_of,
-    title_of,
 )
 
 MOST = 16  # labels or panels one figure can show
@@ -59,7 +58,7 @@ def thought_map(
         width,
         axes=axes_of(points),
         legend=[group.title for group in groups or [] if len(groups or []) > 1],
-        legend_title=title_of(color),
+        legend_title=legend_title_of(points, color),
         caption=caption_of(points),
         match="xy",
     )

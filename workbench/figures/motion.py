@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import SMALL, TEXT, Width, as_text, need, panels, plain, style
+from .look import SMALL, TEXT, Width, as_text, legend_title_of, need, panels, plain, style, title_of
 from .means import span
 from .points import (
     MANY,
@@ -20,7 +20,6 @@ from .points import (
     looks_of,
     scale_of,
     size_of,
-    title_of,
 )
 
 KEY = ["example", "path", "step"]  # which thought a row is
@@ -52,7 +51,7 @@ def thought_motion(
         width,
         axes=axes_of(points),
         legend=[group.title for group in groups or [] if len(groups or []) > 1],
-        legend_title=title_of(color),
+        legend_title=legend_title_of(points, color),
         caption=caption_of(points),
         foot=SLIDER,
     )

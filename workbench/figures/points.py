@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .look import BLUE, PIXEL, VERMILLION, as_text, plain, style
+from .look import BLUE, PIXEL, VERMILLION, as_text, style, title_of
 
 TWO_SIDED = ((0.0, VERMILLION), (0.5, "#BDBDBD"), (1.0, BLUE))  # the ends are the colours of wrong and correct
 MOST_POINTS = 100_000  # what is more is thinned at random: nobody sees the difference, and a page can still be opened
@@ -57,11 +57,6 @@ def groups_of(points: pd.DataFrame, column: str, most: int, *, apart: bool = Fal
     groups = [Group(label, title, name, np.asarray(values == value)) for label, title, name, value in found]
     groups.append(Group("unknown", "unknown", f"unknown {title_of(column)}", np.asarray(values.isna())))
     return [group for group in groups if group.rows.any()]
-
-
-def title_of(column: str) -> str:
-    """A column as readers know it: the steps of a thought vector are its slots, those of an answer are steps."""
-    return {"step": "slot", "correct": "answer"}.get(column, plain(column))
 
 
 def looks_of(points: pd.DataFrame, color: str, groups: list[Group] | None) -> Looks:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import MILLIMETRES, Style, Width, as_text, counted, panels, plain, side_by_side, style
+from .look import MILLIMETRES, Style, Width, as_text, counted, legend_title_of, panels, plain, side_by_side, style
 from .means import (
     VALUES,
     Reference,
@@ -82,7 +82,7 @@ def response(
         width,
         axes=(x_title or plain(x), "" if own else str(y_title or plain(y) + (" (%)" if percent else ""))),
         legend=[*key, *named(references)],
-        legend_title=plain(color) if color and key else "",
+        legend_title=legend_title_of(table, color) if color and key else "",
         caption=counted(table, n, of, level if any(means["low"].notna()) else None)
         + ("" if points is None else f"; faint points: {points_are}"),
         match="x" if own else "xy",

@@ -1,14 +1,15 @@
 """The shape of a cloud of thoughts: its eigenvalues, and its distances beside a Gaussian's."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .look import Width, as_text, counted, panels, plain, side_by_side, style
+from .look import Width, as_text, counted, legend_title_of, panels, plain, side_by_side, style
 from .means import headings, places, span, tidy
-from .points import MANY, title_of
+from .points import MANY
 
 QUANTILES = 20000  # of one panel: more would lie on each other
 FLOOR = 1e-8  # of the largest eigenvalue: what is less is rounding, and would fill a log axis
@@ -57,9 +58,9 @@ def spectrum(
         width,
         axes=("direction, by size", ""),
         legend=key,
-        legend_title=title_of(color) if color and key else "",
+        legend_title=legend_title_of(table, color) if color and key else "",
         caption=counted(table, n, of, None)
-        + (f"; {hidden} eigenvalues below {FLOOR:g} of the largest are left out" if hidden else ""),
+        + (f"; left out: {hidden} below {_power(math.log10(FLOOR))} of the largest eigenvalue" if hidden else ""),
     )
     few = len(set(rows["direction"])) <= 30  # then markers tell lines apart, else dashes do
     for line in lines:
@@ -79,9 +80,12 @@ def _decades(values: np.ndarray) -> dict[str, Any]:
     if most - least <= 5:
         return {"dtick": 1}
     powers = [k for k in range(int(np.floor(least)), int(np.ceil(most)) + 1) if k % 2 == 0]
-    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-    texts = [f"10{str(k).translate(raised)}" if k else "1" for k in powers]
-    return {"tickvals": [10.0**k for k in powers], "ticktext": texts}
+    return {"tickvals": [10.0**k for k in powers], "ticktext": [_power(k) for k in powers]}
+
+
+def _power(k: float) -> str:
+    """A power of ten as one writes it on paper."""
+    return f"10{str(round(k)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}" if k else "1"
 
 
 def _line(x: Any, y: Any, line: str, few: bool, keyed: bool) -> go.Scatter:
@@ -100,6 +104,10 @@ def _line(x: Any, y: Any, line: str, few: bool, keyed: bool) -> go.Scatter:
     )
 
 
+def _slots(step: str) -> str:
+    return "all slots" if step == "all" else f"slot {step}"
+
+
 def distance_qq(
     table: pd.DataFrame,
     *,
@@ -110,7 +118,8 @@ def distance_qq(
 ) -> go.Figure:
     """Observed squared Mahalanobis distances beside the chi-square quantiles a Gaussian's would have: on the diagonal.
 
-    table: expected, observed (one row per thought), and the column `facet`, which has a panel for each value. Beyond
+    table: what `diagnostics.qq_table` returns, or any with expected and observed (one row per thought) and the column
+    `facet`, which has a panel for each value. Beyond
     20000 rows in a panel every k-th by size is drawn, the ends always, and the caption says so.
     """
     rows = tidy(table, {"expected": "expected", "observed": "observed", "panel": facet}, "one row per thought")
@@ -123,7 +132,7 @@ def distance_qq(
     thinned = max(sizes) > QUANTILES
     across = side_by_side(len(split), width)
     figure = panels(
-        headings(split, None),
+        headings(split, {panel: _slots(str(panel)) for panel in split} if facet == "step" else None),
         across,
         (60 if width == "page" else 55) if len(split) == 1 else 45 if width == "page" else 32,
         width,
