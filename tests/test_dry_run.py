@@ -15,7 +15,9 @@ from workbench.checkpointing import checkpointed
 from workbench.dry_run import Kept, Piece, dry_run, largest_piece, measured, memory_kept, memory_passing
 from workbench.methods import METHODS, build
 from workbench.methods.base import Stage
+from workbench.methods.softcot_pp import SoftCoTPPConfig
 from workbench.plan import TrainConfig, batches, cut, make_plan
+from workbench.prefixes import Prefixes
 from workbench.tasks import Task, load_task
 from workbench.train import make_optimizers, train
 
@@ -66,12 +68,13 @@ def test_the_largest_piece_is_one_that_training_sends_through_the_backbone(tiny,
     method, config = MeanRead(tiny()), replace(SHORT, micro_batch=micro)
     prompts = [method.render(example, task) for example in task.examples("train", 40)]
     plan = make_plan(method, config, 40)
-    found = largest_piece(method.backbone, prompts, plan, config, processes)
+    found = largest_piece(method, prompts, plan, config, processes)
     pieces = set()
     for epoch in range(2):
         for batch in batches(prompts, config, f"0 {epoch}"):
             for rank in range(processes):
-                pieces |= {measured(piece) for piece in cut([prompts[i] for i in batch], rank, processes, micro)}
+                shares = cut([prompts[i] for i in batch], rank, processes, micro)
+                pieces |= {measured(method, piece) for piece in shares}
     needs = {piece: sum(astuple(memory_passing(method.backbone, piece, False))) for piece in pieces}
     assert needs[found] == max(needs.values())
     assert found.rows == -(-8 // processes) if micro is None else micro
@@ -88,9 +91,10 @@ def test_a_piece_has_the_columns_of_the_likelihood(tiny, task, monkeypatch):
         return run(self, embeds, mask, **given)
 
     monkeypatch.setattr(Backbone, "run", told)
+    method.backbone.prefixes, method.backbone.full_logits = Prefixes("off"), True
     method.loss(prompts)
     (prefix, _), (suffix, logits) = seen
-    piece = measured(prompts)
+    piece = measured(method, prompts)
     assert (piece.rows, piece.prefix) == tuple(prefix)
     assert (piece.rows, piece.columns + 2) == tuple(suffix)
     assert piece.logits == len(logits)
@@ -146,7 +150,23 @@ def test_what_passes_is_about_what_a_pass_keeps(tiny_folder, family, within, dty
     assert plain.activations == pytest.approx(found, rel=within)
     assert recomputed.activations == inputs + plain.activations / layers
     assert inputs <= less < inputs + plain.activations / layers
-    assert plain.logits == 3 * 40 * len(backbone.table) * (8 + {"float32": 4, "bfloat16": 2}[dtype])
+    whole = memory_passing(backbone, piece, False, full_logits=True).logits
+    assert whole == 3 * 40 * len(backbone.table) * (8 + {"float32": 4, "bfloat16": 2}[dtype])
+    assert plain.logits == 2 * 3 * 40 * len(backbone.table) * 4  # all of it is less than one piece may be
+
+
+def test_paths_and_a_trained_backbone_count(tiny, task):
+    """A row for each path; a backbone that is trained keeps what it read of the prompt too, and has all logits."""
+    alone, several = (build("softcot-pp", tiny(), SoftCoTPPConfig(paths=paths)) for paths in (1, 3))
+    prompts = [alone.render(example, task) for example in task.examples("train", 4)]
+    one, other = measured(alone, prompts), measured(several, prompts)
+    assert other == replace(one, rows=3 * one.rows)
+    coconut = build("coconut", tiny())
+    prompts = [coconut.render(example, task) for example in task.examples("train", 4)]
+    piece, before = measured(coconut, prompts), max(len(p.before) for p in prompts)
+    assert (piece.prefix, piece.columns > before) == (0, True)
+    logits = piece.rows * piece.logits * len(coconut.backbone.table)
+    assert memory_passing(coconut.backbone, piece, False).logits == logits * 12
 
 
 # -------------------------------------------------------------------------------------------------- without any weight

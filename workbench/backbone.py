@@ -14,11 +14,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from jinja2 import TemplateError
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging
 
-from .decoding import Decoding, named, pick, uniforms
+from . import label_losses
+from .decoding import Decoding, named
+from .generation import Completion, generate
+from .prefixes import Prefixes
 
 SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
 SLOT = "\ue000"  # stands for the thoughts in a message; a private-use character no text contains
@@ -44,15 +48,6 @@ FINAL_NORMS = ("norm", "ln_f")  # of Llama and Qwen (and most others), of GPT-2
 
 
 @dataclass(frozen=True)
-class Completion:
-    """One answer: its text, its token ids without the stop token, and whether it stopped by itself."""
-
-    text: str
-    tokens: tuple[int, ...]
-    finished: bool
-
-
-@dataclass(frozen=True)
 class Output:
     """Of one forward pass: states after the final norm and logits (None where not asked for), and the grown cache."""
 
@@ -75,6 +70,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.tokenizer, self.name, self.revision = tokenizer, name, revision
+        self.prefixes, self.full_logits = Prefixes(), False  # shortcuts of training, see `mean_losses`
         # Rows are padded behind a mask here; who saves or generates with transformers' own code needs the id.
         if tokenizer.pad_token is None:
             tokenizer.pad_token = PADDING if PADDING in tokenizer.get_vocab() else tokenizer.eos_token
@@ -314,6 +310,35 @@ class Backbone(nn.Module):
             hook.remove()
         return Output(kept[0] if hidden else None, out.logits, cache)
 
+    def mean_losses(
+        self,
+        embeds: Float[Tensor, "row position feature"],
+        mask: Bool[Tensor, "row key"],
+        cache: DynamicCache,
+        labels: Sequence[Int[Tensor, "_"]],
+    ) -> Float[Tensor, "row"]:
+        """Mean negative log-likelihood of each row's labels, in nats, float32.
+
+        The first label of every row is told at the same position, so that the longest row's last one is told at the
+        end. `full_logits=True` is the plain way: the model's own logits at all of these positions, labelled or not.
+        """
+        lengths = torch.tensor([len(own) for own in labels])
+        first = embeds.shape[1] - int(lengths.max())
+        rows = torch.arange(len(labels)).repeat_interleave(lengths)
+        places = torch.cat([torch.arange(len(own)) for own in labels])  # made on the CPU: nothing waits for a GPU
+        rows, places, counts = (index.to(self.device) for index in (rows, places, lengths))
+        wanted, head = torch.cat(list(labels)).to(self.device), self.model.get_output_embeddings()
+        if self.full_logits or not label_losses.is_plain(head, self.model.config):
+            at = torch.arange(first, embeds.shape[1], device=self.device)
+            logits = self.run(embeds, mask, cache=cache, logits_at=at).logits
+            assert logits is not None
+            losses = F.cross_entropy(logits.float()[rows, places], wanted, reduction="none")
+        else:
+            states = self.run(embeds, mask, cache=cache).hidden
+            assert states is not None
+            losses = label_losses.label_losses(states[rows, first + places], wanted, head)
+        return losses.new_zeros(len(labels)).index_add(0, rows, losses) / counts
+
     def read_out(self, vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ vocabulary"]:
         """Logits of the words that vectors would be written as, in float32: final norm, then output head.
 
@@ -329,7 +354,6 @@ class Backbone(nn.Module):
             )
         return self.model.get_output_embeddings()(parts[name](vectors.to(self.table.dtype))).float()
 
-    @torch.no_grad()
     def generate(
         self,
         embeds: Float[Tensor, "row position feature"],
@@ -338,52 +362,9 @@ class Backbone(nn.Module):
         *,
         draws: int = 1,
         seeds: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        plain: bool = False,
     ) -> list[list[Completion]]:
-        """`draws` answers for each left-padded row, from one prefill per row.
-
-        Sampling takes one uniform number per token from a generator seeded by (seeds[row], draw): what else is in the
-        batch never changes an answer. Finished rows leave the batch.
-        """
-        if decoding.temperature > 0 and (seeds is None or len(seeds) != len(embeds)):
-            raise ValueError(f"sampling needs one seed per row ({len(embeds)}); give seeds=[...] or temperature 0")
-        rows, limit = len(embeds), decoding.max_new_tokens
-        if limit is None:
-            raise ValueError("max_new_tokens is not given; give the most tokens of an answer, such as the task's own")
-        last = torch.tensor([embeds.shape[1] - 1], device=self.device)
-        out = self.run(embeds, mask, logits_at=last)
-        cache, logits = out.cache, _last(out).repeat_interleave(draws, 0)
-        if draws > 1:
-            cache.batch_repeat_interleave(draws)
-            mask = mask.repeat_interleave(draws, 0)
-        chance = (
-            uniforms(seeds, draws, limit).to(self.device) if decoding.temperature > 0 and seeds is not None else None
-        )
-        stops = torch.tensor(sorted(self.stops), device=self.device)
-        written = torch.zeros(rows * draws, limit, dtype=torch.long, device=self.device)
-        length = torch.full((rows * draws,), limit, device=self.device)
-        alive = torch.arange(rows * draws, device=self.device)  # which answers the rows of the batch belong to
-        zero = torch.zeros(1, dtype=torch.long, device=self.device)
-        for step in range(limit):
-            token = pick(logits, decoding, None if chance is None else chance[alive, step], written[alive, :step])
-            ends = torch.isin(token, stops)
-            written[alive, step] = token
-            length[alive[ends]] = step
-            if ends.any():
-                going = (~ends).nonzero()[:, 0]
-                if not len(going):
-                    break
-                alive, token, mask = alive[going], token[going], mask[going]
-                cache.batch_select_indices(going)
-            if step + 1 == limit:
-                break
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            logits = _last(self.run(self.embed(token)[:, None], mask, cache=cache, logits_at=zero))
-        ids = [row[:n].tolist() for row, n in zip(written, length.tolist(), strict=True)]
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        flat = [Completion(t, tuple(i), len(i) < limit) for t, i in zip(texts, ids, strict=True)]
-        return [flat[k : k + draws] for k in range(0, len(flat), draws)]
-
-
-def _last(out: Output) -> Float[Tensor, "row vocabulary"]:
-    assert out.logits is not None
-    return out.logits[:, -1].float()
+        """`draws` answers for each left-padded row, as `generation.generate` writes them."""
+        rows = [row[len(row) - length :] for row, length in zip(embeds, mask.sum(1).tolist(), strict=True)]
+        return generate(self, rows, decoding, draws=draws, seeds=seeds, batch_size=batch_size, plain=plain)

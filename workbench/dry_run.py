@@ -10,15 +10,16 @@ Memory of one process, in bytes. Exactly, from shapes and precisions:
 
 Estimated, for that piece of a batch which needs most, in a frozen Llama or Qwen (GPT-2 keeps about a quarter more) of L
 layers, width D, H heads and K key-value heads of size d, inner width I and V words, with s bytes per number. The piece
-has B rows of P columns before the slot, which carry no gradient, and T from it on, thoughts not counted; N of them have
-logits:
+has B rows (one for each path that is trained) of P columns before the slot, which carry no gradient, and T from it on,
+thoughts not counted; N of them have logits. Where the backbone itself is trained, P is 0 and T all there is:
 
     cache         2 L B P K d s                                 keys and values of the prompt
     layer         B T (8 D + 3 I s + 2 H d s [+ 4 (H + K) d])   norms in float32, gate and up, queries and output; the
                                                                 bracket where queries and keys are normed (Qwen3)
                   + 2 B (P + T) H d s + B T (P + T) s           keys and values repeated to all heads, the mask
     activations   L layer, or with gradient checkpointing L B T D s + layer
-    logits        B N V (s + 8)                                 as they come, in float32, and as log-probabilities
+    logits        B N V (s + 8)                                 as they come, in float32, and as log-probabilities;
+                  min(4 B N V, 64 MiB) 2                        a piece at a time, where the head is frozen
 
 What the method keeps for its own part, CUDA's own share (about 0.5 GiB) and fragmentation come on top.
 """
@@ -32,6 +33,7 @@ import torch
 from torch import Tensor
 
 from .backbone import Backbone
+from .label_losses import PIECE, is_plain
 from .methods import LatentMethod, Prompt
 from .plan import Step, TrainConfig, batches, cut, make_plan, probes, saves
 from .tasks import Task
@@ -121,7 +123,7 @@ def dry_run(method: LatentMethod, task: Task, config: TrainConfig) -> DryRun:
         probes=numbers(probes),
         prompt=_mean_and_largest([len(p.before) + len(p.after) for p in prompts]),
         target=_mean_and_largest([len(p.target) for p in prompts]),
-        piece=largest_piece(method.backbone, prompts, plan, config, processes),
+        piece=largest_piece(method, prompts, plan, config, processes),
     )
     return DryRun(method, config, processes, kept, course)
 
@@ -142,7 +144,7 @@ def memory_kept(method: LatentMethod, config: TrainConfig, processes: int = 1) -
     return Kept(frozen, trained, trained * (1 if processes == 1 else 2), optimizer)
 
 
-def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool) -> Passing:
+def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool, full_logits: bool = False) -> Passing:
     """What a piece of a batch takes on its way, by the formulas above."""
     shape = backbone.model.config.to_dict()
     layers, heads = backbone.model.config.num_hidden_layers, backbone.model.config.num_attention_heads
@@ -156,15 +158,17 @@ def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool) -> Pas
     layer += cells * 4 * (heads + grouped) * size * normed
     layer += 2 * piece.rows * keys * heads * size * precision + cells * keys * precision
     inputs = layers * cells * backbone.width * precision
+    logits = piece.rows * piece.logits * len(backbone.table)
+    pieces = is_plain(backbone.model.get_output_embeddings(), backbone.model.config) and not full_logits
     return Passing(
         cache=2 * layers * piece.rows * piece.prefix * grouped * size * precision,
         activations=inputs + layer if checkpointing else layers * layer,
-        logits=piece.rows * piece.logits * len(backbone.table) * (precision + 8),
+        logits=2 * min(4 * logits, PIECE) if pieces else logits * (precision + 8),
     )
 
 
 def largest_piece(
-    backbone: Backbone, prompts: Sequence[Prompt], plan: Sequence[Step], config: TrainConfig, processes: int
+    method: LatentMethod, prompts: Sequence[Prompt], plan: Sequence[Step], config: TrainConfig, processes: int
 ) -> Piece:
     """The piece of all batches of all epochs that needs most memory."""
     pieces: set[Piece] = set()
@@ -172,19 +176,20 @@ def largest_piece(
         order = batches(prompts, config, f"{stage} {epoch}")
         for batch in ([prompts[i] for i in order[step.place]] for step in steps):
             shares = (cut(batch, rank, processes, config.micro_batch) for rank in range(processes))
-            pieces |= {measured(piece) for share in shares for piece in share if piece}
+            pieces |= {measured(method, piece) for share in shares for piece in share if piece}
 
     def need(piece: Piece) -> int:
-        return sum(astuple(memory_passing(backbone, piece, config.gradient_checkpointing)))
+        way = memory_passing(method.backbone, piece, config.gradient_checkpointing, config.full_logits)
+        return sum(astuple(way))
 
     return max(pieces, key=need)
 
 
-def measured(prompts: Sequence[Prompt]) -> Piece:
+def measured(method: LatentMethod, prompts: Sequence[Prompt]) -> Piece:
     """The shape of a padded piece: the last token of a target is predicted, not read."""
-    target = max(len(p.target) for p in prompts)
-    columns = max(len(p.after) for p in prompts) + target - 1
-    return Piece(len(prompts), max(len(p.before) for p in prompts), columns, target)
+    target, prefix = max(len(p.target) for p in prompts), max(len(p.before) for p in prompts)
+    columns, rows = max(len(p.after) for p in prompts) + target - 1, len(prompts) * method.trained_paths
+    return Piece(rows, 0, prefix + columns, target) if method.backbone.trains else Piece(rows, prefix, columns, target)
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -229,7 +234,8 @@ def _memory(found: DryRun) -> list[str]:
     if course is None:
         return [*lines, f"{_size(sum(astuple(kept)))}  {where}, before any example"]
     piece, chosen = course.piece, found.config.gradient_checkpointing
-    passing, other = (memory_passing(found.method.backbone, piece, choice) for choice in (chosen, not chosen))
+    backbone, full = found.method.backbone, found.config.full_logits
+    passing, other = (memory_passing(backbone, piece, choice, full) for choice in (chosen, not chosen))
     total, instead = (sum(astuple(kept)) + sum(astuple(way)) for way in (passing, other))
     turned = f"{_size(instead).strip()} {'without' if chosen else 'with'} gradient checkpointing"
     shape = f"{piece.rows} rows of {piece.prefix} + {piece.columns} columns"

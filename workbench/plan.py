@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .config import bounded
+from .config import allowed, bounded
 from .methods import LatentMethod, Prompt, Stage
+from .prefixes import Mode
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     """Compute the backbone's activations again in the backward pass instead of keeping them: less memory, about a third
     more time, the same gradients."""
+    prefix_cache: Mode = "constant"
+    """What stands before the thoughts is read anew for each batch (off), without what all of it begins with (constant),
+    or once in all and kept in RAM (full). Rounding aside the same numbers."""
+    prefix_cache_gib: float = 4.0
+    """RAM of each process for prefix_cache=full; prefixes that do not fit are read again in every epoch."""
+    full_logits: bool = False
+    """Logits of all rows and target columns at once, the plain way, instead of at labels only and a piece at a time.
+    Rounding aside the same numbers."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the weight matrices (it orthogonalises their updates) and AdamW for the rest, or AdamW for all."""
     lr: float = 0.02
@@ -54,6 +63,9 @@ class TrainConfig:
     """Steps between looks at the thoughts of the probe set (spread, effective rank, ...)."""
     probe_examples: int = 64
     """Size of the probe set, from the dev split."""
+    probe_answers: int = 0
+    """How many of the probe set's questions are answered at each look too, greedily (probe_accuracy); writing takes
+    longer than looking."""
     save_every: int = 200
     """Steps between checkpoints."""
     snapshot_every: int | None = None
@@ -61,8 +73,10 @@ class TrainConfig:
     last weights are kept too); None keeps none."""
 
     def __post_init__(self) -> None:
-        rates = dict.fromkeys(("lr", "adamw_lr"), (0.0, math.inf))
+        allowed(self)
+        rates = dict.fromkeys(("lr", "adamw_lr", "prefix_cache_gib"), (0.0, math.inf))
         bounded(self, warmup=(0, 1), weight_decay=(0, 1e6), clip=(1e-9, math.inf), **rates)
+        bounded(self, probe_answers=(0, self.probe_examples))
         counts = ("examples", "epochs", "batch_size", "micro_batch", "processes")
         for name in (*counts, "log_every", "probe_every", "save_every", "snapshot_every"):
             value = getattr(self, name)

@@ -20,11 +20,13 @@ from tqdm import tqdm
 from . import runs
 from .checkpointing import checkpointed
 from .config import differences
+from .decoding import Decoding
 from .diagnostics import probe
 from .files import read_jsonl, whole, write_json, write_text
 from .launch import alike, gathered, gathered_module, launched
 from .methods import LatentMethod, Prompt
 from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
+from .prefixes import Prefixes
 from .tasks import Task
 
 
@@ -44,6 +46,8 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     prompts = [method.render(example, task) for example in task.examples("train", config.examples)]
     looked_at = [method.render(example, task) for example in task.examples("dev", config.probe_examples)]
     plan = make_plan(method, config, len(prompts))
+    method.backbone.prefixes = Prefixes(config.prefix_cache, config.prefix_cache_gib)
+    method.backbone.full_logits = config.full_logits
     run = _Run(method, task, config, folder, looked_at, len(plan))
     done = run.restore() if resume else 0
     method.training_step, method.stage = done, plan[done - 1].stage if done else None
@@ -94,6 +98,7 @@ class _Run:
         self.accelerator = launched(method, config)
         self.model, *self.optimizers = self.accelerator.prepare(method, *make_optimizers(method, config))
         self.method, self.config, self.folder, self.probes, self.steps = method, config, folder, probes, steps
+        self.task = task
         self.setup = runs.describe_method(method) | {"task": task.name, "data": task.source}
         if task.prompts is not None:
             self.setup["prompts"] = task.prompts.source
@@ -178,7 +183,9 @@ class _Run:
         row["lr"] = self.optimizers[0].param_groups[0]["lr"]
         if probes(step.number, self.steps, self.config):
             row |= {f"probe_{name}": value for name, value in self.look(step.number).items()}
+            row |= {"probe_accuracy": self.accuracy()} if self.config.probe_answers else {}
         said = [sentence for sentence, flag in raw["warnings"].items() if bool(flag)]
+        said += [self.method.backbone.prefixes.said] if self.method.backbone.prefixes.said else []
         if said:
             row["warnings"] = said
         if self.main:
@@ -207,6 +214,20 @@ class _Run:
                 self.fail("thoughts of the probe set are no longer finite", number)
             vectors = thoughts.vectors[:, 0].float().cpu().clone()  # they may be a view of weights
         return probe(vectors.numpy())
+
+    @torch.no_grad()
+    def accuracy(self) -> float:
+        """The share of the first `probe_answers` questions of the probe set that are answered rightly, greedily."""
+        self.method.eval()
+        asked = self.probes[: self.config.probe_answers]
+        with gathered_module(self.model):
+            decoding = Decoding(max_new_tokens=self.task.answer_tokens)
+            written = self.method.answer(asked, self.method.think(asked), decoding, seed=self.config.seed)
+        right = 0
+        for prompt, ((found,),) in zip(asked, written, strict=True):  # one path, one answer
+            read = self.task.parse(found.text)
+            right += read is not None and self.task.same(read, prompt.example.answer)
+        return right / len(asked)
 
     def save(self, done: int) -> None:
         """Everything needed to go on exactly here, as one file that is whole or absent."""
@@ -309,7 +330,7 @@ def make_optimizers(method: nn.Module, config: TrainConfig) -> list[torch.optim.
 
 def _decisive(setup: dict[str, Any]) -> dict[str, Any]:
     """A run's setup without the settings that say how numbers are computed, not which: resuming may change those."""
-    free = ("gradient_checkpointing", "processes")
+    free = ("gradient_checkpointing", "processes", "prefix_cache", "prefix_cache_gib", "full_logits")
     return setup | {"training": {name: value for name, value in setup["training"].items() if name not in free}}
 
 

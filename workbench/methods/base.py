@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..backbone import SLOT, Backbone, Completion, Decoding, pad
 from ..tasks import Example, Task
@@ -112,6 +111,11 @@ class LatentMethod(nn.Module, ABC):
         """How many numbers training changes."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
+    @property
+    def trained_paths(self) -> int:
+        """Paths of each example that a training step answers on."""
+        return 1
+
     @abstractmethod
     def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
         """The thoughts of each question, from what is known at test time: never from `steps`, `answer` or `target`."""
@@ -174,28 +178,23 @@ class LatentMethod(nn.Module, ABC):
     def likelihood(self, prompts: Sequence[Prompt], thoughts: Thoughts) -> Float[Tensor, "example"]:
         """Mean negative log-likelihood per target token, averaged over paths.
 
-        Nothing before the first thought needs a gradient: that prefix is run once without, and its cache is reused.
-        Logits exist at the columns of the targets only.
+        Nothing before the first thought needs a gradient: that prefix is read without (see `Prefixes`), and its cache
+        is gone on from. Logits exist at the labels only.
         """
         paths = thoughts.vectors.shape[1]
-        before, known = pad([p.before for p in prompts], "left")
-        before, known = self.backbone.embed(before), known.to(self.backbone.device)
-        with torch.set_grad_enabled(self.backbone.trains):
-            cache = self.backbone.run(before, known).cache
+        cache, known = self.backbone.prefixes.read(self.backbone, [p.before for p in prompts])
         if paths > 1:
             cache.batch_repeat_interleave(paths)
             known = known.repeat_interleave(paths, 0)
-        pairs = [(p, i, path) for i, p in enumerate(prompts) for path in range(paths)]
-        middle, middle_mask = pad([torch.cat(self._middle(p, thoughts, i, path)) for p, i, path in pairs], "left")
-        target, target_mask = pad([p.target for p, _, _ in pairs], "right")
-        target, target_mask = target.to(self.backbone.device), target_mask.to(self.backbone.device)
-        embeds = torch.cat([middle, self.backbone.embed(target[:, :-1])], 1)
-        mask = torch.cat([known, middle_mask, target_mask[:, :-1]], 1)
-        columns = torch.arange(middle.shape[1] - 1, embeds.shape[1], device=self.backbone.device)
-        logits = self.backbone.run(embeds, mask, cache=cache, logits_at=columns).logits
-        assert logits is not None
-        losses = F.cross_entropy(logits.float().transpose(1, 2), target, reduction="none")
-        return ((losses * target_mask).sum(1) / target_mask.sum(1)).view(len(prompts), paths).mean(1)
+        asked = [p for p in prompts for _ in range(paths)]
+        after, after_mask = pad([p.after for p in asked], "left")
+        target, target_mask = pad([p.target[:-1] for p in asked], "right")
+        text = self.backbone.embed(torch.cat([after, target], 1))
+        embeds = torch.cat([thoughts.vectors.flatten(0, 1).to(text.dtype), text], 1)  # missing thoughts are masked
+        real = torch.cat([after_mask, target_mask], 1).to(known.device)
+        mask = torch.cat([known, thoughts.mask.flatten(0, 1), real], 1)
+        losses = self.backbone.mean_losses(embeds, mask, cache, [p.target for p in asked])
+        return losses.view(len(prompts), paths).mean(1)
 
     def _middle(self, prompt: Prompt, thoughts: Thoughts, example: int, path: int) -> list[Tensor]:
         """The vectors from the slot on: the thoughts that are there, then the text after them."""

@@ -83,6 +83,10 @@ class SoftCoTPP(SoftCoT):
         if config.starts == "learned":
             self.starts = nn.Parameter(self.reader.embed(self.start_ids).detach().float().clone())
 
+    @property
+    def trained_paths(self) -> int:
+        return self.config.paths
+
     def loss(self, prompts: Sequence[Prompt], stage: int = 0) -> Losses:
         config = self.config
         vectors = self._thoughts(prompts, self._starts(config.paths))

@@ -1,0 +1,207 @@
+"""Speed of writing answers: as separate calls, then with each shortcut in turn, and the floor below.
+
+    separate    a call per draw: its own prefill, then token by token, with transformers' cache and attention
+    together    one prefill for all draws, whose copies each draw reads
+    shared      one prefill that all draws read (see workbench/attention.py)
+
+    floor of a step = (bytes of the weights + bytes of keys and values that are read) / copy rate of the machine
+
+Answers are of a fixed length here: nothing stops them. Caches can beat the floor where the model fits into them.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from ..backbone import Backbone, Decoding
+from ..collect import collect
+from ..generation import generate
+from ..methods import build
+from ..tasks import load_task
+from .machine import clock, copy_rate
+
+Timer = Literal["wall", "cpu"]
+
+
+class Endless(Backbone):
+    """A backbone whose answers end at their limit only."""
+
+    @property
+    def stops(self) -> frozenset[int]:
+        return frozenset()
+
+
+class Restless(Backbone):
+    """A backbone of which one token in 60 ends an answer, so that lengths differ."""
+
+    @property
+    def stops(self) -> frozenset[int]:
+        return frozenset(range(0, len(self.table), 60))
+
+
+def mid_size(seed: int = 0) -> Backbone:
+    """A random Qwen3 of 29 million weights in float32, with the shipped backbone's tokenizer and 8192 words."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen3ForCausalLM(
+            Qwen3Config(
+                hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
+                num_key_value_heads=4, head_dim=64, vocab_size=8192, tie_word_embeddings=True,
+                max_position_embeddings=2048, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+            )
+        )  # fmt: skip
+    return Backbone(model, Backbone.load("nano").tokenizer, "mid-size")
+
+
+def generation(
+    backbone: Backbone,
+    *,
+    prompt: int = 300,
+    answer: int = 100,
+    draws: int = 10,
+    repeats: int = 5,
+    seed: int = 0,
+    timer: Timer = "wall",
+    rate: float | None = None,
+) -> dict[str, Any]:
+    """Seconds for `draws` answers of `answer` tokens to one question of `prompt` tokens, and what they say.
+
+    Each time is the median over alternating repeats, with quartiles. `timer="cpu"` counts the seconds this process has
+    computed: on a busy machine they vary less. `rate`: the machine's bytes per second, measured unless given.
+    """
+    writer = Endless(backbone.model, backbone.tokenizer, backbone.name)
+    row, decoding = _rows(writer, [prompt], seed)[0], Decoding(answer, temperature=1.0)
+    seconds = _alternating(
+        {
+            "prefill": lambda: generate(writer, [row], Decoding(1)),
+            "separate": lambda: [generate(writer, [row], decoding, seeds=[k], plain=True) for k in range(draws)],
+            "together": lambda: generate(writer, [row], decoding, seeds=[0], draws=draws, plain=True),
+            "shared": lambda: generate(writer, [row], decoding, seeds=[0], draws=draws),
+        },
+        repeats,
+        backbone.device,
+        timer,
+    )
+    prefill, rungs = seconds.pop("prefill"), seconds
+    weights, token, rate = _weights(backbone), _bytes_per_token(backbone), rate or copy_rate(backbone.device)
+    own = draws * answer / 2  # tokens of answers that a step reads, on the mean
+    read = {"separate": draws * prompt + own, "together": draws * prompt + own, "shared": prompt + own}
+    for name, row_of in rungs.items():
+        calls = draws if name == "separate" else 1
+        row_of["speedup"] = rungs["separate"]["median"] / row_of["median"]
+        row_of["floor"] = max(answer - 1, 1) * (calls * weights + token * read[name]) / rate
+        row_of["over_floor"] = (row_of["median"] - calls * prefill["median"]) / row_of["floor"]
+    return {
+        f"speedup_draws{draws}": rungs["shared"]["speedup"],
+        "over_floor": rungs["shared"]["over_floor"],
+        "prefill": prefill,
+        "weight_bytes": weights,
+        "cache_bytes_per_token": token,
+        "copy_rate": rate,
+        "shape": {"prompt": prompt, "answer": answer, "draws": draws},
+        "repeats": repeats,
+        "timer": timer,
+        "rungs": rungs,
+    }
+
+
+def queueing(
+    backbone: Backbone,
+    *,
+    questions: int = 32,
+    prompt: int = 100,
+    answer: int = 120,
+    batch_size: int = 8,
+    repeats: int = 3,
+    seed: int = 0,
+    timer: Timer = "wall",
+) -> dict[str, Any]:
+    """Seconds to answer questions of unequal answers: batch after batch, plainly and shared, and from a queue."""
+    writer = Restless(backbone.model, backbone.tokenizer, backbone.name)
+    rows = _rows(writer, [prompt + k for k in range(questions)], seed)
+    decoding, seeds = Decoding(answer, temperature=1.0), list(range(questions))
+    cuts = [slice(k, k + batch_size) for k in range(0, questions, batch_size)]
+    rungs = _alternating(
+        {
+            "plain": lambda: generate(writer, rows, decoding, seeds=seeds, batch_size=batch_size, plain=True),
+            "batches": lambda: [generate(writer, rows[cut], decoding, seeds=seeds[cut]) for cut in cuts],
+            "queue": lambda: generate(writer, rows, decoding, seeds=seeds, batch_size=batch_size),
+        },
+        repeats,
+        backbone.device,
+        timer,
+    )
+    for row in rungs.values():
+        row["speedup"] = rungs["plain"]["median"] / row["median"]
+    shape = {"questions": questions, "prompt": prompt, "answer": answer, "batch_size": batch_size}
+    return {"speedup_queue": rungs["queue"]["speedup"], "shape": shape, "repeats": repeats, "rungs": rungs}
+
+
+def collecting(
+    backbone: Backbone, *, count: int = 256, batch_size: int = 128, repeats: int = 3, timer: Timer = "wall"
+) -> dict[str, Any]:
+    """Seconds of `collect` (chain of thought on arith, greedy) over those of the writing alone."""
+    task, method = load_task("arith"), build("cot", backbone)
+    examples = task.examples("test", count)
+    prompts = sorted((method.render(example, task) for example in examples), key=lambda p: len(p.before))
+    rows = [backbone.embed(torch.cat([p.before, p.after])) for p in prompts]
+    decoding = Decoding(task.answer_tokens)
+    rungs = _alternating(
+        {
+            "generate": lambda: [
+                generate(backbone, rows[k : k + batch_size], decoding) for k in range(0, len(rows), batch_size)
+            ],
+            "collect": lambda: collect(method, task, examples, batch_size=batch_size),
+        },
+        repeats,
+        backbone.device,
+        timer,
+    )
+    over = rungs["collect"]["median"] / rungs["generate"]["median"]
+    return {"over_generate": over, "examples": len(examples), "repeats": repeats, "rungs": rungs}
+
+
+def _rows(backbone: Backbone, lengths: list[int], seed: int) -> list[Tensor]:
+    """Random prompts as vectors."""
+    chance = torch.Generator().manual_seed(seed)
+    return [backbone.embed(torch.randint(6, len(backbone.table), (n,), generator=chance)) for n in lengths]
+
+
+def _weights(backbone: Backbone) -> int:
+    """Bytes of the weights that a step reads: all, but of an input table that is no output head a few rows only."""
+    tied = backbone.model.get_output_embeddings().weight is backbone.table
+    skipped = 0 if tied else backbone.table.nbytes
+    return sum(p.nbytes for p in backbone.model.parameters()) - skipped
+
+
+def _bytes_per_token(backbone: Backbone) -> int:
+    """Bytes of a token's keys and values in all layers."""
+    cache = backbone.run(
+        backbone.table[:1, None].detach(), torch.ones(1, 1, dtype=torch.bool, device=backbone.device)
+    ).cache
+    layers: Any = cache.layers
+    return sum(values.nbytes for layer in layers for values in (layer.keys, layer.values))
+
+
+def _alternating(
+    acts: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device, timer: Timer
+) -> dict[str, dict[str, float]]:
+    """Seconds of each act, one after the other so many times, after a first round to warm up: median and quartiles."""
+    seconds: dict[str, list[float]] = {name: [] for name in acts}
+    for number in range(repeats + 1):
+        for name, act in acts.items():
+            started = _now(device, timer)
+            act()
+            if number:
+                seconds[name].append(_now(device, timer) - started)
+    at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    cuts = {name: torch.tensor(values, dtype=torch.float64).quantile(at).tolist() for name, values in seconds.items()}
+    return {name: {"median": median, "low": low, "high": high} for name, (low, median, high) in cuts.items()}
+
+
+def _now(device: torch.device, timer: Timer) -> float:
+    return time.process_time() if timer == "cpu" else clock(device)

@@ -1,0 +1,213 @@
+"""Speed of a training step: as the published scripts shape it, with each shortcut added in turn, and the floor below.
+
+A step here is forward and backward of the likelihood behind LTA-Thinker's thoughts on one batch; optimisers cost the
+same in all. Every rung computes the same loss and the same gradients, which is checked before anything is timed.
+
+    reference        thoughts example by example, rows right-padded to the longest of a random batch, logits at every
+                     position, the gradient carried back through all of them
+    batched          thoughts of the batch at once
+    prefix           what stands before the thoughts without gradients, logits where some row has a label
+    labels           logits at labels alone, a piece at a time
+    sorted           batches of like lengths
+    constant, full   the prefix cache (see workbench/prefixes.py); "full" from the second epoch on
+
+    floor = FLOPs of real tokens / rate of matrix products of the step's own shapes
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..backbone import Backbone, pad
+from ..methods import LatentMethod, Prompt, build
+from ..methods.lta_thinker import LTAThinkerConfig
+from ..plan import TrainConfig, batches
+from ..prefixes import Mode, Prefixes
+from ..tasks import Example
+from .machine import matrix_rate
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Lengths of invented prompts in tokens: a constant instruction, then a question and a target that vary."""
+
+    constant: int = 90
+    question: int = 180
+    target: int = 210
+    thoughts: int = 4
+
+    def prompts(self, backbone: Backbone, count: int, seed: int = 0) -> list[Prompt]:
+        """Random tokens; lengths vary by a third around the means, as those of GSM8K do."""
+        rng, chance = random.Random(seed), torch.Generator().manual_seed(seed)
+
+        def ids(mean: int, vary: bool = True) -> Tensor:
+            length = max(2, round(rng.gauss(mean, mean / 3))) if vary else mean
+            return torch.randint(6, len(backbone.table), (length,), generator=chance)
+
+        start, made = ids(self.constant, vary=False), []
+        for number in range(count):
+            question, target = ids(self.question), ids(self.target)
+            example = Example(f"e{number}", "invented", (), "0")
+            made.append(
+                Prompt(example, torch.cat([start, question]), start[:5], target, question, (target,), target[-1:])
+            )
+        return made
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way of computing the step."""
+
+    name: str
+    sorted: bool = False
+    prefix: Mode | None = None  # None: as the published scripts do, see `reference_loss`
+    full_logits: bool = True
+    batched: bool = True
+
+
+RUNGS = (
+    Rung("reference", batched=False),
+    Rung("batched"),
+    Rung("prefix", prefix="off"),
+    Rung("labels", prefix="off", full_logits=False),
+    Rung("sorted", True, "off", False),
+    Rung("constant", True, "constant", False),
+    Rung("full", True, "full", False),
+)
+BEST = "constant"  # the default of training
+
+
+def reference_loss(method: LatentMethod, prompts: Sequence[Prompt], batched: bool) -> Tensor:
+    """The likelihood as the published scripts shape it, restated plainly: one row per example, all of it at once."""
+    backbone = method.backbone
+    thoughts = method.think(prompts).vectors[:, 0] if batched else None
+    rows, labels = [], []
+    for number, p in enumerate(prompts):
+        own = method.think([p]).vectors[0, 0] if thoughts is None else thoughts[number]
+        parts = [backbone.embed(p.before), own.to(backbone.table.dtype), backbone.embed(p.after)]
+        row = torch.cat([*parts, backbone.embed(p.target)])
+        rows.append(row)
+        labels.append(torch.cat([torch.full((len(row) - len(p.target),), -100), p.target]))
+    embeds, mask = pad(rows, "right")
+    wanted = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100).to(backbone.device)
+    logits = backbone.model(inputs_embeds=embeds.requires_grad_(), attention_mask=mask.long(), use_cache=False).logits
+    losses = F.cross_entropy(logits[:, :-1].float().transpose(1, 2), wanted[:, 1:], reduction="none")
+    return (losses.sum(1) / (wanted[:, 1:] != -100).sum(1)).mean()
+
+
+def step(method: LatentMethod, prompts: Sequence[Prompt], rung: Rung) -> Tensor:
+    """Forward and backward; the loss."""
+    method.zero_grad()
+    if rung.prefix is None:
+        loss = reference_loss(method, prompts, rung.batched)
+    else:
+        method.backbone.full_logits = rung.full_logits
+        loss = method.likelihood(prompts, method.think(prompts)).mean()
+    loss.backward()
+    return loss.detach()
+
+
+def flops(method: LatentMethod, prompts: Sequence[Prompt], rung: Rung, shape: Shape) -> float:
+    """Floating-point operations that the step cannot do without, real tokens only.
+
+    Two per weight and token forwards, as many for the gradient of the inputs (the backbone's weights have none), four
+    for the generator's; attention four per feature and pair of positions, half of that where it is causal.
+    """
+    backbone, model = method.backbone, method.backbone.model
+    head = model.get_output_embeddings().weight.numel()
+    tables = {id(p) for p in (model.get_input_embeddings().weight, model.get_output_embeddings().weight)}
+    layers = sum(p.numel() for p in model.parameters() if id(p) not in tables and p.ndim == 2)
+    own = sum(p.numel() for p in method.parameters() if p.requires_grad and p.ndim == 2)
+    config = model.config
+    size = getattr(config, "head_dim", None) or backbone.width // config.num_attention_heads
+    pair = 4 * size * config.num_attention_heads * config.num_hidden_layers
+    total = 0.0
+    for p in prompts:
+        known = len(p.before)
+        read = {"full": 0, "constant": known - shape.constant}.get(rung.prefix or "", known)
+        behind = shape.thoughts + len(p.after) + len(p.target) - 1
+        total += 2 * layers * read + pair * read * known / 2
+        total += 4 * layers * behind + 3 * pair * behind * (known + behind / 2)
+        total += 4 * head * len(p.target) + 6 * own * (len(p.question) + 1 + shape.thoughts)
+    return total
+
+
+def training(
+    backbone: Backbone, shape: Shape, *, batch_size: int = 8, repeats: int = 5, seed: int = 0
+) -> dict[str, Any]:
+    """Milliseconds of each rung (median and quartiles of whole epochs over alternating repeats) and what they say."""
+    options = LTAThinkerConfig(thoughts=shape.thoughts, alignment="none", focus_weight=0.0)
+    method = build("lta-thinker", backbone, options)
+    prompts = shape.prompts(backbone, 4 * batch_size, seed)
+    config = TrainConfig(batch_size=batch_size, seed=seed)
+    by_length = [[prompts[i] for i in places] for places in batches(prompts, config, "0 0")]
+    order = random.Random(seed).sample(prompts, len(prompts))
+    at_random = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
+    cuts = {True: by_length, False: at_random}
+    kept = {rung.name: Prefixes(rung.prefix or "off", 1e3) for rung in RUNGS}
+    difference = _check(method, at_random[0], kept)
+    times: dict[str, list[float]] = {rung.name: [] for rung in RUNGS}
+    for number in range(repeats + 1):
+        for rung in RUNGS:
+            backbone.prefixes = kept[rung.name]
+            started = _now(backbone)
+            for batch in cuts[rung.sorted]:
+                step(method, batch, rung)
+            if number:  # the first round warms up, and fills the caches
+                times[rung.name].append((_now(backbone) - started) / len(by_length))
+    rows = {name: _summary(values) for name, values in times.items()}
+    tokens = round(sum(len(p.target) + len(p.after) + shape.thoughts for p in prompts) / len(by_length))
+    rate = matrix_rate(backbone.device, backbone.table.dtype, (tokens, backbone.width, _inner(backbone)))
+    least = {
+        rung.name: sum(flops(method, batch, rung, shape) for batch in by_length) / len(by_length) for rung in RUNGS
+    }
+    for name, row in rows.items():
+        row["speedup"] = rows["reference"]["median"] / row["median"]
+        row["floor"] = least[name] / rate
+        row["over_floor"] = row["median"] / row["floor"]
+    return {
+        "speedup": rows[BEST]["speedup"],
+        "speedup_full": rows["full"]["speedup"],
+        "over_floor": rows[BEST]["over_floor"],
+        "largest_difference": difference,
+        "matrix_rate": rate,
+        "batch_size": batch_size,
+        "repeats": repeats,
+        "shape": vars(shape),
+        "rungs": rows,
+    }
+
+
+def _check(method: LatentMethod, batch: Sequence[Prompt], kept: dict[str, Prefixes]) -> float:
+    """The largest relative difference of a rung's gradients from the reference's; ValueError where it is no rounding."""
+    found = []
+    for rung in RUNGS:
+        method.backbone.prefixes = kept[rung.name]
+        step(method, batch, rung)
+        found.append(torch.cat([p.grad.flatten().float() for p in method.parameters() if p.grad is not None]))
+    worst = max(float((other - found[0]).norm() / found[0].norm()) for other in found[1:])
+    allowed = 1e-3 if method.backbone.table.dtype == torch.float32 else 0.1
+    if not worst < allowed:
+        raise ValueError(f"gradients of the rungs differ by {worst:.2g} of their size, at most {allowed:g} is rounding")
+    return worst
+
+
+def _inner(backbone: Backbone) -> int:
+    return getattr(backbone.model.config, "intermediate_size", None) or 4 * backbone.width
+
+
+def _now(backbone: Backbone) -> float:
+    if backbone.device.type == "cuda":
+        torch.cuda.synchronize(backbone.device)
+    return time.perf_counter()
+
+
+def _summary(values: Sequence[float]) -> dict[str, float]:
+    low, median, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
+    return {"median": float(median), "low": float(low), "high": float(high)}
