@@ -304,6 +304,17 @@ def experiment(given: Namespace) -> None:
     experiment(given.name, Setting(**setting), given.out)
 
 
+def bench(given: Namespace) -> None:
+    from .bench import PARTS, bench, tables
+    from .files import write_json
+
+    parts = PARTS if given.part == "all" else (given.part,)
+    found = bench(parts, given.backbone, repeats=given.repeats, timer=given.timer)
+    if given.out is not None:
+        write_json(given.out, found)
+    print(json.dumps(found, indent=2) if given.json else tables(found))
+
+
 def check(given: Namespace) -> int:
     """1 when the numbers differ, with a sentence on stderr."""
     from .check import lta_parity, read_tensors
@@ -359,6 +370,7 @@ COMMANDS = {
         options.experiment,
         experiment,
     ),
+    "bench": Command("Measure speed: each shortcut beside the plain way, and the floor.", options.bench, bench),
     "check": Command("Compare what is computed here with numbers from elsewhere.", options.check, check),
 }
 

@@ -129,6 +129,16 @@ def experiment(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path | None, default=None, help="folder; default data/runs/experiments/NAME")
 
 
+def bench(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("part", type=Literal["training", "generation", "diagnostics", "all"], help="what is measured")
+    small = "default: the shipped one and a mid-size random one"
+    parser.add_argument("--backbone", type=str | None, default=None, help=f"shipped name, folder, or hub id; {small}")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of all ways in turn, after one to warm up")
+    parser.add_argument("--timer", type=Literal["wall", "cpu"], default="wall", help="cpu: for a busy machine, no GPU")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--out", type=Path | None, default=None, help="file for the JSON object")
+
+
 def check(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("what", type=Literal["lta-parity"], help="LTA-Thinker's generator, losses and gradients")
     parser.add_argument("file", type=Path, help=".safetensors: inputs, weights, expectations (see workbench/check.py)")

@@ -9,9 +9,7 @@
 Answers are of a fixed length here: nothing stops them. Caches can beat the floor where the model fits into them.
 """
 
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +20,7 @@ from ..collect import collect
 from ..generation import generate
 from ..methods import build
 from ..tasks import load_task
-from .machine import clock, copy_rate
-
-Timer = Literal["wall", "cpu"]
+from .machine import Timer, alternating, copy_rate
 
 
 class Endless(Backbone):
@@ -75,7 +71,7 @@ def generation(
     """
     writer = Endless(backbone.model, backbone.tokenizer, backbone.name)
     row, decoding = _rows(writer, [prompt], seed)[0], Decoding(answer, temperature=1.0)
-    seconds = _alternating(
+    seconds = alternating(
         {
             "prefill": lambda: generate(writer, [row], Decoding(1)),
             "separate": lambda: [generate(writer, [row], decoding, seeds=[k], plain=True) for k in range(draws)],
@@ -125,7 +121,7 @@ def queueing(
     rows = _rows(writer, [prompt + k for k in range(questions)], seed)
     decoding, seeds = Decoding(answer, temperature=1.0), list(range(questions))
     cuts = [slice(k, k + batch_size) for k in range(0, questions, batch_size)]
-    rungs = _alternating(
+    rungs = alternating(
         {
             "plain": lambda: generate(writer, rows, decoding, seeds=seeds, batch_size=batch_size, plain=True),
             "batches": lambda: [generate(writer, rows[cut], decoding, seeds=seeds[cut]) for cut in cuts],
@@ -150,7 +146,7 @@ def collecting(
     prompts = sorted((method.render(example, task) for example in examples), key=lambda p: len(p.before))
     rows = [backbone.embed(torch.cat([p.before, p.after])) for p in prompts]
     decoding = Decoding(task.answer_tokens)
-    rungs = _alternating(
+    rungs = alternating(
         {
             "generate": lambda: [
                 generate(backbone, rows[k : k + batch_size], decoding) for k in range(0, len(rows), batch_size)
@@ -185,23 +181,3 @@ def _bytes_per_token(backbone: Backbone) -> int:
     ).cache
     layers: Any = cache.layers
     return sum(values.nbytes for layer in layers for values in (layer.keys, layer.values))
-
-
-def _alternating(
-    acts: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device, timer: Timer
-) -> dict[str, dict[str, float]]:
-    """Seconds of each act, one after the other so many times, after a first round to warm up: median and quartiles."""
-    seconds: dict[str, list[float]] = {name: [] for name in acts}
-    for number in range(repeats + 1):
-        for name, act in acts.items():
-            started = _now(device, timer)
-            act()
-            if number:
-                seconds[name].append(_now(device, timer) - started)
-    at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    cuts = {name: torch.tensor(values, dtype=torch.float64).quantile(at).tolist() for name, values in seconds.items()}
-    return {name: {"median": median, "low": low, "high": high} for name, (low, median, high) in cuts.items()}
-
-
-def _now(device: torch.device, timer: Timer) -> float:
-    return time.process_time() if timer == "cpu" else clock(device)

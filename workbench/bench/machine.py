@@ -8,11 +8,14 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+
+Timer = Literal["wall", "cpu"]
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, int] | None = None) -> float:
@@ -50,6 +53,26 @@ def clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def alternating(
+    acts: Mapping[str, Callable[[], Any]], repeats: int, device: torch.device, timer: Timer = "wall"
+) -> dict[str, dict[str, float]]:
+    """Seconds of each act, one after the other so many times, after a first round to warm up: median and quartiles.
+
+    `timer="cpu"` counts the seconds this process has computed, which vary less on a busy machine.
+    """
+    now = time.process_time if timer == "cpu" else partial(clock, device)
+    seconds: dict[str, list[float]] = {name: [] for name in acts}
+    for number in range(repeats + 1):
+        for name, act in acts.items():
+            started = now()
+            act()
+            if number:
+                seconds[name].append(now() - started)
+    at = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    cuts = {name: torch.tensor(values, dtype=torch.float64).quantile(at).tolist() for name, values in seconds.items()}
+    return {name: {"median": median, "low": low, "high": high} for name, (low, median, high) in cuts.items()}
 
 
 def _fastest(act: Callable[[], Any], device: torch.device, repeats: int = 7) -> float:

@@ -15,9 +15,9 @@ same in all. Every rung computes the same loss and the same gradients, which is 
 """
 
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from ..methods.lta_thinker import LTAThinkerConfig
 from ..plan import TrainConfig, batches
 from ..prefixes import Mode, Prefixes
 from ..tasks import Example
-from .machine import matrix_rate
+from .machine import Timer, alternating, matrix_rate
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,15 @@ def flops(method: LatentMethod, prompts: Sequence[Prompt], rung: Rung, shape: Sh
 
 
 def training(
-    backbone: Backbone, shape: Shape, *, batch_size: int = 8, repeats: int = 5, seed: int = 0
+    backbone: Backbone,
+    shape: Shape,
+    *,
+    batch_size: int = 8,
+    repeats: int = 5,
+    seed: int = 0,
+    timer: Timer = "wall",
 ) -> dict[str, Any]:
-    """Milliseconds of each rung (median and quartiles of whole epochs over alternating repeats) and what they say."""
+    """Seconds per step of each rung (median and quartiles of alternating epochs of four batches), their ratios."""
     options = LTAThinkerConfig(thoughts=shape.thoughts, alignment="none", focus_weight=0.0)
     method = build("lta-thinker", backbone, options)
     prompts = shape.prompts(backbone, 4 * batch_size, seed)
@@ -152,16 +158,15 @@ def training(
     cuts = {True: by_length, False: at_random}
     kept = {rung.name: Prefixes(rung.prefix or "off", 1e3) for rung in RUNGS}
     difference = _check(method, at_random[0], kept)
-    times: dict[str, list[float]] = {rung.name: [] for rung in RUNGS}
-    for number in range(repeats + 1):
-        for rung in RUNGS:
-            backbone.prefixes = kept[rung.name]
-            started = _now(backbone)
-            for batch in cuts[rung.sorted]:
-                step(method, batch, rung)
-            if number:  # the first round warms up, and fills the caches
-                times[rung.name].append((_now(backbone) - started) / len(by_length))
-    rows = {name: _summary(values) for name, values in times.items()}
+
+    def epoch(rung: Rung) -> None:
+        backbone.prefixes = kept[rung.name]
+        for batch in cuts[rung.sorted]:
+            step(method, batch, rung)
+
+    # the first round, which is not counted, fills the caches
+    rows = alternating({rung.name: partial(epoch, rung) for rung in RUNGS}, repeats, backbone.device, timer)
+    rows = {name: {key: value / len(by_length) for key, value in row.items()} for name, row in rows.items()}
     tokens = round(sum(len(p.target) + len(p.after) + shape.thoughts for p in prompts) / len(by_length))
     rate = matrix_rate(backbone.device, backbone.table.dtype, (tokens, backbone.width, _inner(backbone)))
     least = {
@@ -169,7 +174,7 @@ def training(
     }
     for name, row in rows.items():
         row["speedup"] = rows["reference"]["median"] / row["median"]
-        row["floor"] = least[name] / rate
+        row["floor"] = least[name] / len(by_length) / rate
         row["over_floor"] = row["median"] / row["floor"]
     return {
         "speedup": rows[BEST]["speedup"],
@@ -179,13 +184,14 @@ def training(
         "matrix_rate": rate,
         "batch_size": batch_size,
         "repeats": repeats,
+        "timer": timer,
         "shape": vars(shape),
         "rungs": rows,
     }
 
 
 def _check(method: LatentMethod, batch: Sequence[Prompt], kept: dict[str, Prefixes]) -> float:
-    """The largest relative difference of a rung's gradients from the reference's; ValueError where it is no rounding."""
+    """The largest relative difference of gradients from the reference's; ValueError where it is no rounding."""
     found = []
     for rung in RUNGS:
         method.backbone.prefixes = kept[rung.name]
@@ -200,14 +206,3 @@ def _check(method: LatentMethod, batch: Sequence[Prompt], kept: dict[str, Prefix
 
 def _inner(backbone: Backbone) -> int:
     return getattr(backbone.model.config, "intermediate_size", None) or 4 * backbone.width
-
-
-def _now(backbone: Backbone) -> float:
-    if backbone.device.type == "cuda":
-        torch.cuda.synchronize(backbone.device)
-    return time.perf_counter()
-
-
-def _summary(values: Sequence[float]) -> dict[str, float]:
-    low, median, high = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
-    return {"median": float(median), "low": float(low), "high": float(high)}

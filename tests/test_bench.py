@@ -1,0 +1,86 @@
+"""The benchmark: its ways compute the same, its floor is counted rightly, and it says what it promises. No times."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from workbench import bench as benchmarks
+from workbench.__main__ import main
+from workbench.bench import tables
+from workbench.bench.training import RUNGS, Rung, Shape, flops, reference_loss, training
+from workbench.methods import build
+from workbench.methods.lta_thinker import LTAThinkerConfig
+
+SMALL = Shape(constant=4, question=8, target=6)
+
+
+def test_the_reference_shape_is_the_likelihood_of_the_library(tiny):
+    method = build("lta-thinker", tiny(), LTAThinkerConfig(thoughts=3))
+    prompts = SMALL.prompts(method.backbone, 5)
+    ours = method.likelihood(prompts, method.think(prompts)).mean()
+    for batched in (True, False):
+        torch.testing.assert_close(reference_loss(method, prompts, batched), ours, atol=1e-5, rtol=1e-5)
+
+
+def test_the_result_has_every_rung_and_ratio(tiny):
+    found = training(tiny(), SMALL, batch_size=3, repeats=1, timer="cpu")
+    assert set(found["rungs"]) == {rung.name for rung in RUNGS}
+    assert 0 < found["largest_difference"] < 1e-3
+    for row in found["rungs"].values():
+        assert row["low"] <= row["median"] <= row["high"]
+        assert row["speedup"] == pytest.approx(found["rungs"]["reference"]["median"] / row["median"])
+        assert row["over_floor"] == pytest.approx(row["median"] / row["floor"])
+    assert found["speedup"] == found["rungs"]["constant"]["speedup"]
+
+
+def test_rungs_that_compute_something_else_are_refused(tiny, monkeypatch):
+    right = reference_loss
+    module = sys.modules[training.__module__]  # the package's attribute of that name is the function
+    monkeypatch.setattr(module, "reference_loss", lambda *given: 1.01 * right(*given))
+    with pytest.raises(ValueError, match=r"gradients of the rungs differ by 0\.0099 of their size"):
+        training(tiny(), SMALL, batch_size=3, repeats=1)
+
+
+def test_the_floor_is_counted_by_hand(tiny):
+    """Llama of 2 layers: per token and layer 2 x (q, k, v, o, gate, up, down) weights, and attention to what stands
+    before."""
+    backbone = tiny("llama")
+    method = build("soft-prompt", backbone)
+    config = backbone.model.config
+    layer = [p for name, p in backbone.model.named_parameters() if ".0." in name and p.ndim == 2]
+    weights = config.num_hidden_layers * sum(p.numel() for p in layer)
+    (prompt,) = Shape(constant=4, question=8, target=6, thoughts=4).prompts(backbone, 1)
+    before, behind = len(prompt.before), 4 + len(prompt.after) + len(prompt.target) - 1
+    pair = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    head = backbone.table.numel() * len(prompt.target)
+    own = 6 * sum(p.numel() for p in method.parameters() if p.requires_grad) * (len(prompt.question) + 5)
+    suffix = 4 * weights * behind + 3 * pair * behind * (before + behind / 2) + 4 * head + own
+    read = {"off": before, "constant": before - 4, "full": 0}
+    for mode, count in read.items():
+        wanted = suffix + 2 * weights * count + pair * count * before / 2
+        assert flops(method, [prompt], Rung("x", prefix=mode), Shape(4, 8, 6)) == pytest.approx(wanted)
+
+
+def test_the_command_prints_a_table_or_json_and_writes_it(monkeypatch, tiny, tmp_path, capsys):
+    part = {"speedup": 2.5, "rungs": {"reference": {"median": 0.02, "low": 0.01, "high": 0.03, "speedup": 1.0}}}
+    result = {"machine": {"device": "cpu", "copy_rate": 1e9}, "training": part | {"mid_size": part}}
+    monkeypatch.setattr(benchmarks, "bench", lambda *given, **named: result)
+    assert main(["bench", "training", "--out", str(tmp_path / "a" / "b.json")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("device cpu, copy_rate 1e+09\n\ntraining: speedup 2.5\n  reference ")
+    assert "20.0 ms [10.0, 30.0]" in said
+    assert "\ntraining mid_size: speedup 2.5\n" in said
+    assert said == tables(result) + "\n"
+    assert json.loads((tmp_path / "a" / "b.json").read_text()) == result
+    assert main(["bench", "all", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == result
+
+
+def test_invented_prompts_begin_alike_and_are_the_same_every_time(tiny):
+    backbone = tiny()
+    one, other = (SMALL.prompts(backbone, 3) for _ in range(2))
+    assert all(torch.equal(a.before, b.before) for a, b in zip(one, other, strict=True))
+    assert all(torch.equal(p.before[:4], one[0].before[:4]) for p in one)
+    assert len({tuple(p.before.tolist()) for p in one}) == 3
