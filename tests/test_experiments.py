@@ -146,6 +146,7 @@ def test_the_comparison_has_every_method_and_reads_as_a_table(monkeypatch):
     assert {(cell.task, cell.data) for cell in only} == {("gsm8k", "here")}
     row = {"task": "arith", "method": "cot", "mean": 0.5, "low": 0.4, "high": 0.61}
     table = pd.DataFrame([{**row, "measure": m} for m in ("accuracy", "shuffled costs", "tokens")])
+    table = pd.concat([table.assign(step=np.nan), table.assign(step=1.0)])
     assert wide(table, "arith").loc["cot"].tolist() == ["50.0 % [40.0, 61.0]", "+50.0 points [+40.0, +61.0]", "0.5"]
     with pytest.raises(ValueError, match="no task 'gsm8k' in this table; it has arith"):
         wide(table, "gsm8k")

@@ -9,6 +9,7 @@ run in processes of their own).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +27,7 @@ from .tuning import RATES, rates
 MADE = {"arith": ("arith", None), "arith-shift": ("arith-shift", None), "prosqa": ("prosqa", "mini")}
 CHANGES = ("shuffled", "dropped")
 STEPWISE = "relative spread"  # of the thoughts at one place, between questions: 0 = it says the same to all
+FIRST = 4  # thoughts that are shown; chains can have hundreds
 BASE = "cot"  # what differences are taken to: the backbone as it is, writing its steps
 
 
@@ -108,6 +110,7 @@ def wide(table: pd.DataFrame, task: str) -> pd.DataFrame:
     if not len(rows):
         known = ", ".join(dict.fromkeys(table["task"]))
         raise ValueError(f"no task {task!r} in this table; it has {known}")
+    rows = rows[rows["step"].isna()] if "step" in rows else rows  # single thoughts are for the figure
     written = rows.assign(value=[_written(row) for row in pd.DataFrame(rows).to_dict("records")])
     order = list(dict.fromkeys(rows["method"])), list(dict.fromkeys(rows["measure"]))
     pivoted = written.pivot(index="method", columns="measure", values="value")
@@ -129,13 +132,14 @@ def _words(options: dict[str, object]) -> str:
 
 
 def _by_step(thinking: Sequence[Done]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """How much each thought in turn differs between questions: where a method collapses, and from which step on."""
+    """How much each of the first thoughts differs between questions: where a method collapses, and from which on."""
     parts = []
     for _, cells in conditions(thinking):
         tables = {cell.folder: describe(cell.store(), level=None) for cell in cells}
         rows = {folder: t[t["statistic"] == STEPWISE.replace(" ", "_")] for folder, t in tables.items()}
         found = {folder: dict(zip(t["step"].astype(str), t["value"], strict=True)) for folder, t in rows.items()}
-        for step in sorted(int(step) for step in set.intersection(*map(set, found.values())) if step != "all"):
+        steps = sorted(int(step) for step in set.intersection(*map(set, found.values())) if step != "all")
+        for step in steps[:FIRST]:
             values = {STEPWISE: lambda cell, step=str(step), found=found: found[cell.folder][step]}
             parts.append(tabulate(cells, values, {"step": step}))
     return joined(parts) if parts else (pd.DataFrame(), pd.DataFrame())
@@ -164,6 +168,7 @@ def _findings(done: Sequence[Done]) -> list[str]:
     found = []
     for task, methods in tasks.items():
         base = crossed_interval(np.stack([correct()(cell) for cell in methods[BASE]]))
+        base = replace(base, low=max(0.0, base.low), high=min(1.0, base.high))
         others = {name: difference(cells, methods[BASE]) for name, cells in methods.items() if name != BASE}
         ranked = sorted(others.items(), key=lambda item: -item[1].mean)
         text = ", ".join(f"{name} {points(lost)}" for name, lost in ranked)
