@@ -23,7 +23,11 @@ ALLOWED = {
     "files": "",
     "tasks": "config files",
     "decoding": "config",
-    "backbone": "config decoding",
+    "attention": "",
+    "generation": "attention decoding",
+    "prefixes": "",
+    "label_losses": "",
+    "backbone": "config decoding generation prefixes label_losses",
     "methods": "config decoding tasks backbone",
     "official": "files backbone methods",
     "check": "methods",
@@ -33,25 +37,41 @@ ALLOWED = {
     "projection": "files store",
     "exports": "files projection",
     "runs": "config files backbone methods",
-    "plan": "config methods",
+    "plan": "config methods prefixes",
     "checkpointing": "",
     "launch": "methods plan",
-    "train": "config files tasks backbone methods diagnostics runs plan checkpointing launch",
-    "dry_run": "tasks backbone methods plan train",
+    "train": "config decoding files tasks backbone methods diagnostics runs plan checkpointing launch prefixes",
+    "dry_run": "tasks backbone label_losses methods plan train",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
     "collect": "tasks backbone methods store runs changes lens",
     "counter": "backbone tasks methods scores collect",
+    "answering": "backbone tasks methods runs",
     "pretrain": "files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
-    "widgets": "files store scores diagnostics projection runs figures",
-    "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect figures",
-    "bench": "tasks backbone methods runs train collect",
+    "widgets": "files store scores diagnostics projection exports runs figures",
+    "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect counter "
+    "figures",
+    "bench": "tasks decoding prefixes generation backbone methods store diagnostics runs plan train collect",
 }
 ALLOWED["options"] = "config decoding backbone tasks methods train counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
-LIVE = ("tasks", "decoding", "backbone", "methods", "train", "dry_run", "changes", "lens", "collect", "runs")
+LIVE = (
+    "tasks",
+    "decoding",
+    "attention",
+    "generation",
+    "backbone",
+    "methods",
+    "train",
+    "dry_run",
+    "changes",
+    "lens",
+    "collect",
+    "runs",
+    "answering",
+)
 TORCH = {"torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers"}
 SCREEN = {"plotly", "ipywidgets", "anywidget", "umap", "jscatter", "kaleido"}
 

@@ -16,6 +16,7 @@ from torch import nn
 from workbench import runs
 from workbench import train as train_function
 from workbench.backbone import Backbone
+from workbench.collect import collect
 from workbench.files import read_jsonl
 from workbench.methods import METHODS, build
 from workbench.methods.base import Prompt, Stage
@@ -203,6 +204,24 @@ def test_rows_and_result_say_everything(tiny, tmp_path, task):
         **{"examples": 40, "epochs": 2, "batch_size": 8},
         **{"probe_every": 4, "probe_examples": 8, "save_every": 4},
     }
+
+
+def test_accuracy_while_training_is_that_of_the_store_and_changes_no_number(tiny, tmp_path):
+    # an untrained model answers nothing rightly: here an answer of even length is right
+    task = replace(load_task("arith-shift"), parse=lambda text: str(len(text) % 2), same=lambda read, gold: read == "0")
+    config = replace(SHORT, probe_every=5)  # the last of ten steps, too
+    train(build("lta-thinker", tiny()), task, config, tmp_path / "silent")
+    method = build("lta-thinker", tiny())
+    train(method, task, replace(config, probe_answers=7), tmp_path / "asked")
+    found = [row.get("probe_accuracy") for row in rows(tmp_path / "asked")]
+    store = collect(method, task, task.examples("dev", 7), split="dev")
+    assert found[-1] == pytest.approx(float(store["correct"].mean()))
+    assert 0 < found[-1] < 1
+    assert [value is not None for value in found] == [k in (1, 5, 10) for k in range(1, 11)]
+    for silent, asked in zip(rows(tmp_path / "silent"), rows(tmp_path / "asked"), strict=True):
+        assert silent | {"seconds": 0} == {k: v for k, v in asked.items() if k != "probe_accuracy"} | {"seconds": 0}
+    with pytest.raises(ValueError, match="probe_answers is 9; give a number from 0 to 8"):
+        replace(SHORT, probe_answers=9)
 
 
 def test_the_warning_of_the_reference_is_in_the_metrics(tiny, tmp_path, task):

@@ -13,9 +13,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from workbench import runs, widgets
+from workbench import runs
 from workbench.figures import loss_curves
-from workbench.widgets import curves, summary, watch
+from workbench.widgets import monitor as widgets
+from workbench.widgets.monitor import curves, summary, watch
 
 ROW = {"step": 1, "seconds": 0.5, "loss": 2.0, "loss_likelihood": 1.5, "probe_spread": 0.1, "probe_slot_cosine": 0.2}
 TRAINS = """
@@ -145,6 +146,13 @@ def test_there_are_curves_for_what_was_logged():
     assert curves({"late": pd.DataFrame()}) == []
     assert len(curves({"a": pd.DataFrame([ROW])})) == 2
     assert len(curves({"a": pd.DataFrame([{"step": 1, "loss": 1.0}])})) == 1
+
+
+def test_a_last_window_is_drawn_when_it_is_whole():
+    tables = {name: pd.DataFrame({"step": range(1, n + 1), "loss": 1.0}) for name, n in (("long", 41), ("new", 1))}
+    long, new = curves(tables)[0].data
+    assert list(long.x) == list(range(2, 41, 2))  # not the mean of step 41 alone
+    assert list(new.x) == [1]  # better than nothing
 
 
 def test_loss_curves_can_average():

@@ -79,6 +79,7 @@ SAME = ("schema", "method", "config", "backbone", "task", "prompts", "training_s
 _DTYPES = {"float": "f", "int": "iu", "bool": "b", "text": "UOT", "any": "fiubUOT"}
 _SENTENCES = {"float": "floating point", "int": "integer", "bool": "bool", "text": "text", "any": "text or numbers"}
 _PADDING: dict[str, bool | int | float | str] = {"float": np.nan, "int": -1, "bool": False, "text": ""}
+LAZY = 2**26  # bytes of thoughts that are read at a time from a store that stays on disk
 _FLOAT16 = float(np.finfo(np.float16).max)
 
 
@@ -252,9 +253,12 @@ def _read(path: Path, *, lazy: bool) -> xr.Dataset:
         raise FileNotFoundError(f"no store at {str(path)!r}: check the path, or make one with `workbench collect`")
     try:
         if lazy:
-            dataset = xr.open_dataset(path, engine="h5netcdf", chunks={})
+            dataset = xr.open_dataset(path, engine="h5netcdf", cache=False)
             small = [name for name in dataset.variables if name != "thought"]
             dataset = dataset.assign({name: dataset[name].load() for name in small})
+            if "thought" in dataset:  # a task for each compressed block takes longer than to read it
+                each = max(1, dataset["thought"].nbytes // dataset.sizes["example"])
+                dataset = dataset.assign(thought=dataset["thought"].chunk({"example": max(1, LAZY // each)}))
         else:
             dataset = xr.load_dataset(path, engine="h5netcdf")
     except PermissionError:

@@ -1,7 +1,7 @@
 """Speed and memory of `describe` on a random store that lies on disk in parts, beside the least it could take.
 
     floor = bytes of the thoughts / copy rate + 2 n d^2 / matrix rate      read once; the covariance of each step
-    peak  = largest resident memory of a fresh process that opens the store and describes it
+    peak  = largest resident memory of a fresh process that opens the store and describes it (with torch, half a GB)
 
 A floor for one reading and one covariance: spectra, neighbours and intervals come on top.
 """
@@ -64,9 +64,10 @@ def diagnostics(
             [sys.executable, "-c", code, where, json.dumps(level)], capture_output=True, text=True, check=False
         )
         if run.returncode:
-            raise RuntimeError(
-                f"describing {examples} x {slots} thoughts of {width} failed: {run.stderr.strip()[-500:]}"
-            )
+            why = (run.stderr.strip().splitlines() or [f"it ended with {run.returncode}, perhaps for want of memory"])[
+                -1
+            ]
+            raise RuntimeError(f"describing {examples} x {slots} thoughts of {width} failed: {why}")
         found = json.loads(run.stdout)
     device = torch.device("cpu")
     rates = {"copy_rate": copy_rate(device), "matrix_rate": matrix_rate(device, torch.float32)}

@@ -118,7 +118,11 @@ def anisotropy(vectors: ArrayLike) -> float:
 
 def directions(vectors: ArrayLike) -> dict[str, float]:
     """effective_rank, participation_ratio and anisotropy, from one decomposition."""
-    weights = _real_eigenvalues(samples(vectors))
+    return directions_of(_real_eigenvalues(samples(vectors)))
+
+
+def directions_of(weights: np.ndarray) -> dict[str, float]:
+    """The same from covariance eigenvalues, descending."""
     return {
         "effective_rank": _shared_by(weights),
         "participation_ratio": _participation(weights),
@@ -147,7 +151,12 @@ def active_units(vectors: ArrayLike, threshold: float = 0.01) -> int:
     if not threshold >= 0:
         raise ValueError(f"threshold {threshold}: give a share of the mean square, 0 or more")
     x = samples(vectors)
-    return int((x.var(axis=0) > max(threshold, NOTHING) * np.square(x).mean()).sum())
+    return active_variances(x.var(axis=0), float(np.square(x).mean()), threshold)
+
+
+def active_variances(variances: np.ndarray, square: float, threshold: float = 0.01) -> int:
+    """The same from the variances of features and the mean square."""
+    return int((variances > max(threshold, NOTHING) * square).sum())
 
 
 def intrinsic_dimension(vectors: ArrayLike, *, discard: float = 0.1) -> float:
@@ -168,6 +177,11 @@ def intrinsic_dimension(vectors: ArrayLike, *, discard: float = 0.1) -> float:
         if len(x) < 3:
             raise ValueError(f"{len(x)} different vectors: this statistic needs at least 3, give more examples")
         near = nearest_distances(x, 2)
+    return dimension_of(near, discard)
+
+
+def dimension_of(near: np.ndarray, discard: float = 0.1) -> float:
+    """The same from the distances of samples to their two nearest, none of them 0 [sample, 2]."""
     logs = np.sort(np.log(near[:, 1] / near[:, 0]))
     kept = max(2, round(len(logs) * (1 - discard)))
     total = logs[:kept].sum() + (len(logs) - kept) * logs[kept - 1]

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import log_softmax
 
-from .cloud import spread, still
-from .inputs import finite, two_clouds
+from .cloud import NOTHING, spread, still
+from .inputs import finite, samples, two_clouds
 from .neighbours import nearest_distances, squared_distance_blocks
 
 # ------------------------------------------------------------------------------------------------- KL of two clouds
@@ -65,6 +65,20 @@ def gaussian_kl(p_samples: ArrayLike, q_samples: ArrayLike, *, shrinkage: float 
     cov_p = (1 - shrinkage) * p.T @ p / len(p) + floor_p * eye
     cov_q = (1 - shrinkage) * q.T @ q / len(q) + floor_q * eye
     return gaussian_kl_moments(np.zeros_like(shift), cov_p, shift, cov_q) + outside
+
+
+def gaussian_kl_shrunk(mean_p: np.ndarray, cov_p: np.ndarray, q_samples: ArrayLike, *, shrinkage: float = 0.1) -> float:
+    """`gaussian_kl` of samples whose mean [feature] and covariance [feature, feature] are known, such as those of too
+    many to hold."""
+    q = samples(q_samples, name="q")
+    if still(q):
+        raise ValueError("all samples of q are equal: KL(p || q) does not exist, give more different samples")
+    if np.trace(cov_p) <= NOTHING * (np.trace(cov_p) + mean_p @ mean_p):
+        return float("inf")
+    mean_q, eye = q.mean(axis=0), np.eye(q.shape[1])
+    cov_q = (q - mean_q).T @ (q - mean_q) / len(q)
+    p, q = ((1 - shrinkage) * cov + shrinkage * np.trace(cov) / len(cov) * eye for cov in (cov_p, cov_q))
+    return gaussian_kl_moments(mean_p, p, mean_q, q)
 
 
 def knn_kl(p_samples: ArrayLike, q_samples: ArrayLike, *, k: int = 5) -> float:

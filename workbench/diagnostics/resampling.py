@@ -103,10 +103,21 @@ def jackknife_all(
     """
     whole = statistics(np.arange(n))
     if n < 2 * groups:
+        return left_out(whole, [], level)
+    group = jackknife_groups(n, seed, groups)
+    return left_out(whole, [statistics(np.flatnonzero(group != g)) for g in range(groups)], level)
+
+
+def jackknife_groups(n: int, seed: int, groups: int = 10) -> np.ndarray:
+    """The random group of each of n examples [n], of groups of one size."""
+    return np.random.default_rng(seed).permutation(n) % groups
+
+
+def left_out(whole: Mapping[K, float], left: Sequence[Mapping[K, float]], level: float | None) -> dict[K, Estimate]:
+    """`jackknife_all` from the values of all examples, and those without each group; no intervals without groups."""
+    if not left or level is None:
         return {name: Estimate(value, np.nan, np.nan) for name, value in whole.items()}
-    group = np.random.default_rng(seed).permutation(n) % groups
-    left = [statistics(np.flatnonzero(group != g)) for g in range(groups)]
-    found = {}
+    groups, found = len(left), {}
     for name, value in whole.items():
         values = np.array([value, *(part.get(name, np.nan) for part in left)])
         variance = (groups - 1) * values[1:].var() if np.isfinite(values).all() else np.nan
@@ -116,8 +127,12 @@ def jackknife_all(
 
 
 def resamples(n: int, seed: int, count: int = 1000) -> np.ndarray:
-    """How often each of `count` resamples holds each of n examples [count, n]."""
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=count)
+    """How often each of `count` resamples holds each of n examples [count, n], in floating point: for products."""
+    drawn = np.empty((count, n))
+    rng = np.random.default_rng(seed)
+    for row in drawn:
+        row[:] = rng.multinomial(n, np.full(n, 1 / n))
+    return drawn
 
 
 def ratio_bootstrap(top: np.ndarray, below: np.ndarray, draws: np.ndarray | None, level: float | None) -> Estimate:

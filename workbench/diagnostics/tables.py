@@ -19,10 +19,11 @@ from .cloud import (
     norm_ratio,
     still,
 )
-from .divergences import gaussian_kl, softmax_kl
+from .divergences import gaussian_kl
 from .inputs import Stores, by_name, chosen_rows, path_thoughts, question_labels
 from .resampling import Estimate, jackknife_all, ratio_bootstrap, resamples
-from .thoughts import between, slot_cosines, variance_parts
+from .streamed import Statistics, streamed
+from .thoughts import PerExample, between, per_example, variance_parts
 from .verdict import Thresholds, collapse
 
 MEANINGS = {  # statistic: (unit, meaning)
@@ -56,6 +57,7 @@ LIMITS = {  # unit: what a statistic in it can be; intervals end there
     **{unit: (0.0, np.inf) for unit in ("units²", "directions", "dimensions", "ratio", "nats")},
 }
 STATES = ("healthy", "drifting", "collapsed")
+IN_MEMORY = 2**30  # bytes of thoughts in float64, above which `describe` reads them in blocks
 COLUMNS = ["statistic", "step", "value", "low", "high", "n", "unit", "meaning"]
 Row = tuple[str, str, Estimate, int]  # statistic, step, estimate, n
 
@@ -78,6 +80,7 @@ def describe(
     thresholds: Thresholds | None = None,
     level: float | None = 0.95,
     seed: int = 0,
+    stream: bool | None = None,
 ) -> pd.DataFrame:
     """The statistics of one path's thoughts: statistic, step ("0", "1", .. or "all"), value, low, high, n (examples),
     unit, meaning; `MEANINGS` lists them.
@@ -95,6 +98,11 @@ def describe(
     the statistic can be (0 for ranks and spreads). A count and the verdict have none. level None: no intervals, several
     times faster.
 
+    stream: whether thoughts are read in blocks and stay in the store's precision (see `streamed`); None: where they
+    would take more than 1 GiB in float64. The numbers are the same but for the neighbour ratio, the dimension and the
+    share of questions with the same thoughts, which are then those of 1000 seeded questions among all, and rounding
+    (1e-6). Statistics of a cloud have no interval then: each would need ten more decompositions.
+
     Steps that fewer than two examples have are left out. Empty without thoughts; ValueError with one example.
     What thoughts say about a label is in `information_table`, how far they moved in `drift_table`.
     """
@@ -103,7 +111,7 @@ def describe(
     tables = []
     for name, store in by_name(stores).items():
         for group, part, at in _groups(store, by, path):
-            table = _described(part, at, thresholds or Thresholds(), level, seed)
+            table = _described(part, at, thresholds or Thresholds(), level, seed, stream)
             if by is not None:
                 table.insert(0, by, [group] * len(table))
             if not isinstance(stores, xr.Dataset):
@@ -129,10 +137,41 @@ def _groups(store: xr.Dataset, by: str | None, path: int) -> Iterator[tuple[Any,
             yield value, store.isel(example=np.flatnonzero(values == value)), path
 
 
-def _described(store: xr.Dataset, path: int, thresholds: Thresholds, level: float | None, seed: int) -> pd.DataFrame:
-    x, present = path_thoughts(store, path)
+def _described(
+    store: xr.Dataset, path: int, thresholds: Thresholds, level: float | None, seed: int, stream: bool | None
+) -> pd.DataFrame:
+    if not 0 <= path < store.sizes["path"]:
+        raise ValueError(f"path {path} of a store with {store.sizes['path']} paths: give one of those, counted from 0")
+    present = store["mask"].isel(path=path).transpose("example", "step").values
     if not present.any():
         return pd.DataFrame(columns=pd.Index(COLUMNS))
+    if stream is None:
+        stream = 8 * store["thought"].size > IN_MEMORY
+    of_all = (streamed if stream else _in_memory)(store, path, thresholds, level, seed)
+    reference = store["reference"].transpose("reference", "feature").values if "reference" in store else None
+    rows = [
+        *_mean_rows(of_all.each, present, store.sizes["feature"], reference, level, seed),
+        *_other_rows(of_all.found, present),
+    ]
+    table = [
+        (name, step, found.value, *_cut(found, name), n, *MEANINGS[name])
+        for name, step, found, n in sorted(rows, key=lambda row: list(MEANINGS).index(row[0]))
+    ]
+    verdict = of_all.verdict
+    said = f"{verdict.state}: {'; '.join(verdict.evidence)}"
+    n = int(present.any(axis=1).sum())
+    table.append(
+        ("verdict", "all", float(STATES.index(verdict.state)), np.nan, np.nan, n, MEANINGS["verdict"][0], said)
+    )
+    found = pd.DataFrame(table, columns=pd.Index(COLUMNS))
+    chance = {f"variance_{name}": f" (noise: {part.chance:.2g})" for name, part in of_all.parts.items()}
+    found["meaning"] += [chance.get(name, "") for name in found["statistic"]]
+    return found
+
+
+def _in_memory(store: xr.Dataset, path: int, thresholds: Thresholds, level: float | None, seed: int) -> Statistics:
+    """The plain counterpart of `streamed`: everything in float64 at once."""
+    x, present = path_thoughts(store, path)
     held = _Held(
         x,
         present,
@@ -140,22 +179,13 @@ def _described(store: xr.Dataset, path: int, thresholds: Thresholds, level: floa
         store["mask"].transpose("example", "path", "step").values,
         store["reference"].transpose("reference", "feature").values if "reference" in store else None,
     )
-    rows = [*_mean_rows(held, level, seed), *_other_rows(held, level, seed)]
-    table = [
-        (name, step, found.value, *_cut(found, name), n, *MEANINGS[name])
-        for name, step, found, n in sorted(rows, key=lambda row: list(MEANINGS).index(row[0]))
-    ]
-    verdict = collapse(x, present, thresholds)
-    said = f"{verdict.state}: {'; '.join(verdict.evidence)}"
-    n = int(present.any(axis=1).sum())
-    table.append(
-        ("verdict", "all", float(STATES.index(verdict.state)), np.nan, np.nan, n, MEANINGS["verdict"][0], said)
-    )
-    found = pd.DataFrame(table, columns=pd.Index(COLUMNS))
+    steps = between(x, present)[0]
+    if level is None:
+        found = {key: Estimate(value, np.nan, np.nan) for key, value in _of_rows(held, steps, slice(None)).items()}
+    else:
+        found = jackknife_all(lambda rows: _of_rows(held, steps, rows), len(x), level=level, seed=seed)
     parts = variance_parts(held.paths, held.paths_present)
-    chance = {f"variance_{name}": f" (noise: {part.chance:.2g})" for name, part in parts.items()}
-    found["meaning"] += [chance.get(name, "") for name in found["statistic"]]
-    return found
+    return Statistics(per_example(x, present), found, parts, collapse(x, present, thresholds))
 
 
 def _cut(found: Estimate, name: str) -> tuple[float, float]:
@@ -167,15 +197,16 @@ def _cut(found: Estimate, name: str) -> tuple[float, float]:
 # ----------------------------------------------------------------------------------------------- means over examples
 
 
-def _mean_rows(held: _Held, level: float | None, seed: int) -> Iterator[Row]:
+def _mean_rows(
+    each: PerExample, present: np.ndarray, width: int, reference: np.ndarray | None, level: float | None, seed: int
+) -> Iterator[Row]:
     """Statistics that are a mean over examples, or a ratio of two."""
-    x, present = held.x, held.present
-    draws = None if level is None else resamples(len(x), seed)
-    steps, deviation, square = between(x, present)
-    there = present[:, steps]
+    draws = None if level is None else resamples(len(present), seed)
+    steps = np.flatnonzero(present.sum(axis=0) >= 2).tolist()
+    deviation, square, there = each.deviation[:, steps], each.square[:, steps], present[:, steps]
     for name, top, below in (
         ("spread", deviation, there),
-        ("total_spread", deviation * x.shape[2], there),
+        ("total_spread", deviation * width, there),
         ("relative_spread", deviation, square),
     ):
         for k, s in enumerate(steps):
@@ -184,16 +215,13 @@ def _mean_rows(held: _Held, level: float | None, seed: int) -> Iterator[Row]:
     count = present.sum(axis=1)
     several = count >= 2
     if several.any():
-        cosines = np.where(several, np.nan_to_num(slot_cosines(x, present)), 0)
-        centre = (x * present[..., None]).sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None, None]
-        kl = np.where(several, (softmax_kl(centre, x) * present).sum(axis=1) / np.maximum(count, 1), 0)
-        for name, top in (("slot_cosine", cosines), ("slot_softmax_kl", kl)):
+        for name, top in (("slot_cosine", each.slot_cosine), ("slot_softmax_kl", each.slot_kl)):
             yield name, "all", ratio_bootstrap(top, several, draws, level), int(several.sum())
-    if held.reference is not None:
-        scale = norm_ratio(np.ones((1, x.shape[2])), held.reference)  # 1 / root mean square of the reference
-        square = np.square(x).mean(axis=-1) * present
+    if reference is not None:
+        scale = norm_ratio(np.ones((1, width)), reference)  # 1 / root mean square of the reference
+        square = each.square
         for name, top, below in [
-            *((str(s), square[:, s], present[:, s]) for s in range(x.shape[1]) if present[:, s].any()),
+            *((str(s), square[:, s], present[:, s]) for s in range(present.shape[1]) if present[:, s].any()),
             ("all", square.sum(axis=1), count),
         ]:
             found = ratio_bootstrap(top, below, draws, level)
@@ -204,13 +232,9 @@ def _mean_rows(held: _Held, level: float | None, seed: int) -> Iterator[Row]:
 # ----------------------------------------------------------------------------------------------------- all the others
 
 
-def _other_rows(held: _Held, level: float | None, seed: int) -> Iterator[Row]:
+def _other_rows(found: dict[tuple[str, str], Estimate], there: np.ndarray) -> Iterator[Row]:
     """Statistics of clouds, and shares of the variance."""
-    steps, there = between(held.x, held.present)[0], held.present
-    if level is None:
-        found = {key: Estimate(value, np.nan, np.nan) for key, value in _of_rows(held, steps, slice(None)).items()}
-    else:
-        found = jackknife_all(lambda rows: _of_rows(held, steps, rows), len(there), level=level, seed=seed)
+    steps = np.flatnonzero(there.sum(axis=0) >= 2).tolist()
     for (name, step), estimate in found.items():
         if name == "active_units":
             estimate = Estimate(estimate.value, np.nan, np.nan)  # a count jumps

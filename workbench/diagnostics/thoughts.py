@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .cloud import NOTHING, STILL, effective_rank, mean_cosine, pair_cosines, still
+from .divergences import softmax_kl
 from .inputs import as_thoughts, finite, ratio
 
 
@@ -53,6 +54,27 @@ def between(x: np.ndarray, present: np.ndarray) -> tuple[list[int], np.ndarray, 
     return steps, np.square((x - centre) * there).mean(axis=-1), np.square(x).mean(axis=-1)
 
 
+class PerExample(NamedTuple):
+    """What means over examples are made of; 0 where there is nothing."""
+
+    deviation: np.ndarray  # [example, step]: squared, from the step's mean, mean over features
+    square: np.ndarray  # [example, step]: mean over features
+    slot_cosine: np.ndarray  # [example]: mean between its steps
+    slot_kl: np.ndarray  # [example]: KL(softmax of its mean thought || of a step) in nats, mean over steps
+
+
+def per_example(x: np.ndarray, present: np.ndarray) -> PerExample:
+    """Of thoughts [example, step, feature], 0 where masked."""
+    count = present.sum(axis=1)
+    several = count >= 2
+    step_means = x.sum(axis=0) / np.maximum(present.sum(axis=0), 1)[:, None]
+    deviation = np.square((x - step_means) * present[..., None]).mean(axis=-1)
+    centre = x.sum(axis=1, keepdims=True) / np.maximum(count, 1)[:, None, None]
+    kl = (softmax_kl(centre, x) * present).sum(axis=1) / np.maximum(count, 1)
+    cosines = np.nan_to_num(pair_cosines(x, present))
+    return PerExample(deviation, np.square(x).mean(axis=-1), np.where(several, cosines, 0), np.where(several, kl, 0))
+
+
 # -------------------------------------------------------------- what differs where: [example, path, step, feature]
 
 
@@ -96,30 +118,45 @@ def variance_parts(vectors: ArrayLike, mask: ArrayLike | None = None) -> dict[st
     # slots beyond questions: both without each question's mean (Frisch & Waugh)
     rest = x - (_means(x.sum(axis=(1, 2)), per_question)[:, None, None]) * present[..., None]
     overlap = per_cell.T @ _means(per_cell, per_question)
-    beyond, more = _regression(rest.sum(axis=(0, 1))[None], (np.diag(per_slot) - overlap)[None])
-    both, boths = question + beyond, questions + more
+    beyond, more = regression(rest.sum(axis=(0, 1)), np.diag(per_slot) - overlap)
 
     # paths of a question, beyond its slots
     rest = x - _means(x.sum(axis=1), per_cell)[:, None] * present[..., None]
     per_path = present.sum(axis=2)
     weights = np.divide(present, per_cell[:, None], out=np.zeros_like(present), where=per_cell[:, None] > 0)
     inner = per_path[:, :, None] * np.eye(x.shape[1]) - present @ weights.transpose(0, 2, 1)
-    path, paths = _regression(rest.sum(axis=2), inner)
+    path, paths = regression(rest.sum(axis=2), inner)
 
-    total, freedom = float(np.square(x).sum()), int(present.sum())
-    if total <= NOTHING * square:  # rounding
-        slot = both = cell = path = total = 0.0
+    sums = Explained(slot, question + float(beyond), cell, float(path.sum()), float(np.square(x).sum()))
+    ranks = Explained(slots, questions + int(more), cells, int(paths.sum()), int(present.sum()))
+    return shared_out(sums, ranks, float(square), x.shape[3])
+
+
+class Explained(NamedTuple):
+    """Sums of squares around the common mean, or the numbers of means that explain them."""
+
+    slot: float
+    both: float  # slots and questions
+    cell: float  # each slot of each question
+    path: float  # beyond those
+    total: float  # of everything: the number of thoughts
+
+
+def shared_out(sums: Explained, ranks: Explained, square: float, width: int) -> dict[str, VariancePart]:
+    """`variance_parts` from sums of squares of thoughts of `width` features; `square`: theirs with their mean."""
+    if sums.total <= NOTHING * square:  # rounding
+        sums = Explained(*[0.0] * len(sums))
     found = {
-        "slot": (slot, slots - 1),
-        "question": (both - slot, boths - slots),
-        "question_slot": (cell - both, cells - boths),
-        "path": (path, paths),
-        "residual": (total - cell - path, freedom - cells - paths),
-        "total": (total, freedom - 1),
+        "slot": (sums.slot, ranks.slot - 1),
+        "question": (sums.both - sums.slot, ranks.both - ranks.slot),
+        "question_slot": (sums.cell - sums.both, ranks.cell - ranks.both),
+        "path": (sums.path, ranks.path),
+        "residual": (sums.total - sums.cell - sums.path, ranks.total - ranks.cell - ranks.path),
+        "total": (sums.total, ranks.total - 1),
     }
-    size = float(present.sum() * x.shape[3])
+    size, freedom, total = ranks.total * width, ranks.total - 1, sums.total
     return {
-        name: VariancePart(max(0.0, part) / size, max(0.0, part / total) if total else 0.0, f / (freedom - 1), f)
+        name: VariancePart(max(0.0, part) / size, max(0.0, part / total) if total else 0.0, f / freedom, int(f))
         for name, (part, f) in found.items()
     }
 
@@ -133,9 +170,9 @@ def _explained(sums: np.ndarray, count: np.ndarray) -> tuple[float, int]:
     return float((sums * _means(sums, count)).sum()), int((count > 0).sum())
 
 
-def _regression(sums: np.ndarray, normal: np.ndarray) -> tuple[float, int]:
-    """Sum of squares explained by dummies with normal matrices [batch, k, k] and products with the data
-    [batch, k, feature], and the dummies' rank."""
+def regression(sums: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of squares explained by dummies with normal matrices [.., k, k] and products with the data
+    [.., k, feature], and the dummies' ranks, both [..]."""
     rank = np.linalg.matrix_rank(normal, hermitian=True, rtol=1e-9)
     found = np.linalg.pinv(normal, hermitian=True, rtol=1e-9) @ sums
-    return float((sums * found).sum()), int(rank.sum())
+    return (sums * found).sum(axis=(-1, -2)), rank

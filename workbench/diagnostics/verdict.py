@@ -67,19 +67,26 @@ def collapse(vectors: ArrayLike, mask: ArrayLike | None = None, thresholds: Thre
     if not present.any():
         raise ValueError("there are no thoughts to judge: give vectors [example, step, feature] with at least one step")
     steps, deviation, square = between(x, present)
-    same, several = _same(x, present, lines.same_distance)
-    values = probe(x, present) | {"same": same / several if several else 0.0}
-    rel, cosine = values["relative_spread"], values.get("slot_cosine", float("nan"))
     spreads = {s: ratio(deviation[:, k], square[:, k]) for k, s in enumerate(steps)}
+    return judged(probe(x, present), spreads, *_same(x, present, lines.same_distance), lines)
+
+
+def judged(
+    known: Mapping[str, float], spreads: Mapping[int, float], same: int, several: int, lines: Thresholds
+) -> Verdict:
+    """The same from numbers: those of `probe`, the relative spread of each step, and how many questions have the same
+    thoughts, of how many."""
+    values = {**known, "same": same / several if several else 0.0}
+    rel, cosine = values["relative_spread"], values.get("slot_cosine", float("nan"))
     idle = tuple(s for s, value in spreads.items() if value < lines.dead_spread)
-    dead = len(idle) == len(steps)
+    dead = len(idle) == len(spreads)
     bad, poor = [], []
     if dead:
         bad.append(f"thoughts do not depend on the question: relative spread {rel:.2g} is below {lines.dead_spread:g}")
     elif idle:
         which, low = (", ".join(parts) for parts in (map(str, idle), (f"{spreads[s]:.2g}" for s in idle)))
         poor.append(
-            f"idle slots {which} (of {len(steps)}) do not depend on the question: relative spread {low}, "
+            f"idle slots {which} (of {len(spreads)}) do not depend on the question: relative spread {low}, "
             f"below {lines.dead_spread:g}"
         )
     elif rel < lines.low_spread:

@@ -11,7 +11,7 @@ from .report import Report, Values, against, conditions, correct, difference, jo
 
 SAMPLES = (1, 5, 10, 20)
 TEMPERATURE = 1.0
-PATHS = 10  # of SoftCoT++, as published: as many thoughts per question, which share the answers
+PATHS = 4  # of SoftCoT++, its default (published: 10): as many thoughts per question, which share the answers
 LINES = {
     "empty slot": "cot",
     "soft prompt": "soft-prompt",

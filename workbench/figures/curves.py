@@ -11,6 +11,7 @@ from .look import GREY, Style, Width, add_to_caption, as_text, need, panels, pla
 from .response import response
 
 PROBES = {  # columns of metrics.jsonl, see diagnostics.probe -> panel titles
+    "probe_accuracy": "accuracy (share)",  # where the run answers, see TrainConfig.probe_answers
     "probe_relative_spread": "relative spread (share)",
     "probe_effective_rank": "effective rank (directions)",
     "probe_spread": "spread (units²)",

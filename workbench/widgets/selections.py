@@ -1,0 +1,49 @@
+"""Selections of thoughts as files: kept ones by name, and the selected rows as a table."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..exports import write_csv
+from ..files import write_text
+
+KEY = ["store", "example", "path", "step"]  # what a thought is known by from one session to the next
+
+
+def write_selections(points: pd.DataFrame, kept: Mapping[str, tuple[int, ...]], path: str | Path) -> Path:
+    """Write selections (name -> rows of `points`) as JSON: of each thought its store, example, path and step."""
+    named: Any = points[KEY].astype({"store": str})
+    rows = {name: named.iloc[list(chosen)].to_dict(orient="records") for name, chosen in kept.items()}
+    write_text(Path(path), json.dumps(rows, ensure_ascii=False, indent=1))
+    return Path(path)
+
+
+def read_selections(points: pd.DataFrame, path: str | Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """The selections in a file as rows of these points, and how many thoughts of them these points do not hold.
+
+    Raises ValueError for a file that `write_selections` did not write.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        given = {name: [tuple(str(row[key]) for key in KEY) for row in rows] for name, rows in found.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{str(path)!r} holds no selections: give a file that save_selections wrote") from error
+    known = {key: row for row, key in enumerate(zip(*(points[name].astype(str) for name in KEY), strict=True))}
+    kept = {name: tuple(sorted(known[key] for key in keys if key in known)) for name, keys in given.items()}
+    return kept, sum(key not in known for keys in given.values() for key in keys)
+
+
+def write_rows(rows: pd.DataFrame, path: str | Path) -> Path:
+    """Write selected thoughts as a table: .csv, or .jsonl with an object a line."""
+    path = Path(path)
+    if rows.empty:
+        raise ValueError("nothing is selected: draw around some thoughts first")
+    if path.suffix == ".csv":
+        return write_csv(rows, path)
+    if path.suffix != ".jsonl":
+        raise ValueError(f"{str(path)!r} ends neither in .csv nor in .jsonl: give it one of these endings")
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.to_dict(orient="records")))
+    return path
