@@ -67,7 +67,8 @@ def test_collect_decodes_by_name_and_by_setting(chatting, options, expected, tmp
     found = store.load(tmp_path / "a.nc")
     assert expected.items() <= json.loads(found.attrs["decoding"]).items()
     assert re.search(
-        r"\n\d+\.\d tokens, 0\.0 thoughts and [\d.e-]+ s a question \(in batches of 128\); of 2 answers \d \(\d+\.\d %\) "
+        r"\n\d+\.\d tokens, 0\.0 thoughts and [\d.e-]+ s a question \(in batches of 128\); of 2 answers \d "
+        r"\(\d+\.\d %\) "
         r"stopped at the length cap and \d \(\d+\.\d %\) could not be read\n$", capsys.readouterr().out,
     )  # fmt: skip
 

@@ -106,11 +106,12 @@ def wide(table: pd.DataFrame, task: str) -> pd.DataFrame:
 
     `table` is a report's, of any experiment of this kind, or read from its CSV.
     """
-    rows = table[table["task"] == task]
+    rows = pd.DataFrame(table[table["task"] == task])
     if not len(rows):
         known = ", ".join(dict.fromkeys(table["task"]))
         raise ValueError(f"no task {task!r} in this table; it has {known}")
-    rows = rows[rows["step"].isna()] if "step" in rows else rows  # single thoughts are for the figure
+    if "step" in rows:
+        rows = rows[pd.isna(rows["step"])]  # single thoughts are for the figure
     written = rows.assign(value=[_written(row) for row in pd.DataFrame(rows).to_dict("records")])
     order = list(dict.fromkeys(rows["method"])), list(dict.fromkeys(rows["measure"]))
     pivoted = written.pivot(index="method", columns="measure", values="value")

@@ -57,7 +57,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     table, runs = joined(parts)
     by = {condition["method"]: cells for condition, cells in conditions(done)}
     findings = []
-    for other in ("empty slot", "soft prompt"):
+    for other in (title for title in LINES if title != "LTA-Thinker"):
         one = difference(by["LTA-Thinker"], by[other], correct())
         many = difference(by["LTA-Thinker"], by[other], correct(), voted(max(SAMPLES)))
         findings.append(

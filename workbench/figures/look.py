@@ -48,6 +48,11 @@ STYLES = {
     "cot": Style(BLACK, "triangle-up", "dash"),
     "soft_prompt": Style(ORANGE, "diamond", "dashdot"),
     "lta_thinker": Style(BLUE),
+    "softcot": Style(GREEN, "square", "dash"),
+    "softcot_pp": Style(SKY, "cross", "dot"),
+    "softcot++": Style(SKY, "cross", "dot"),
+    "coconut": Style(VERMILLION, "x", "dashdot"),
+    "soft_thinking": Style(PURPLE, "triangle-up", "dot"),
     "mean": Style(BLUE),  # of several answers
     "majority_vote": Style(GREEN, "square", "dash"),
     "pass@k": Style(PURPLE, "triangle-up", "dot"),

@@ -180,7 +180,7 @@ class Compare(View):
         square = agreement.pivot(index="first", columns="second", values="share").loc[
             list(self.stores), list(self.stores)
         ]
-        least, most = agreement["n"].min(), agreement["n"].max()
+        least, most = int(min(agreement["n"])), int(max(agreement["n"]))
         caption = f"n = {least if least == most else f'{least} to {most}'} questions; both right or both wrong"
         self.agreement.show(matrix(100 * square, name="agreement (%)", caption=caption, form=".0f", width="column"))
 
