@@ -24,12 +24,15 @@ def test_score_says_what_answers_took(tmp_path, capsys):
     store.save(found, tmp_path / "a.nc")
     assert main(["score", str(tmp_path / "a.nc")]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"store +tokens +seconds +batch_size +answers +capped +capped_share +unread +unread_share\n", said)
+    assert re.search(r"store +tokens +thoughts +seconds +batch_size +answers +capped +capped_share +unread", said)
     row = said.strip().splitlines()[-1].split()
     capped, unread = int((~found["finished"]).sum()), int((found["prediction"] == "").sum())
     assert [float(value) for value in row[1:]] == pytest.approx(
-        [int(found["length"].sum()) / 20, 1.5 / 20, 16, 120, capped, capped / 120, unread, unread / 120], abs=1e-4
-    )
+        [
+            int(found["length"].sum()) / 20, int(found["mask"].sum()) / 20, 1.5 / 20, 16, 120, capped, capped / 120,
+            unread, unread / 120,
+        ], abs=1e-4,
+    )  # fmt: skip
 
 
 def test_stores_that_share_too_little_still_have_accuracies(tmp_path, capsys):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -232,7 +233,8 @@ def test_settings_that_cannot_be_started_are_a_sentence(tmp_path, monkeypatch):
 def test_processes_are_known_by_id_and_beginning(tmp_path):
     assert runs.running(tmp_path) is None
     assert not runs.stop_training(tmp_path)
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests may run where Ctrl-C is ignored
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=listen)
     runs.note_process(tmp_path, process.pid)
     assert runs.running(tmp_path) == process.pid
     about = json.loads((tmp_path / "process.json").read_text())
