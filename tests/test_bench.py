@@ -33,6 +33,10 @@ def test_the_result_has_every_rung_and_ratio(tiny):
         assert row["speedup"] == pytest.approx(found["rungs"]["reference"]["median"] / row["median"])
         assert row["over_floor"] == pytest.approx(row["median"] / row["floor"])
     assert found["speedup"] == found["rungs"]["constant"]["speedup"]
+    method = build("lta-thinker", tiny(), LTAThinkerConfig(thoughts=4, alignment="none", focus_weight=0.0))
+    for rung in RUNGS:  # the floor is one step's: of four batches the mean
+        mean = flops(method, SMALL.prompts(method.backbone, 12), rung, SMALL) / 4
+        assert found["rungs"][rung.name]["floor"] * found["matrix_rate"] == pytest.approx(mean)
 
 
 def test_rungs_that_compute_something_else_are_refused(tiny, monkeypatch):

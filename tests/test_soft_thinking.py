@@ -1,27 +1,20 @@
 """Soft Thinking: golden numbers, greedy decoding as its limit, ends of thinking, noise, and the chain read again."""
 
 import math
-import re
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-import xarray as xr
 from families import family
 from scipy.stats import chisquare
 from torch import Tensor
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GemmaConfig, GemmaForCausalLM
 
-from workbench import store
-from workbench.__main__ import main
 from workbench.backbone import Backbone, Decoding, pad
-from workbench.collect import collect
-from workbench.decoding import nucleus
 from workbench.methods import Thoughts, build
 from workbench.methods.base import Prompt
 from workbench.methods.loops import State
-from workbench.methods.mixtures import disturbed, gumbel_softmax, likely, mixed
+from workbench.methods.mixtures import mixed
 from workbench.methods.soft_thinking import CAP, COLD, MARK, TEXT, SoftThinking, SoftThinkingConfig, _Chains
 from workbench.tasks import Example, load_task
 
@@ -41,97 +34,6 @@ def soft(backbone: Backbone, **options) -> SoftThinking:
     method = build("soft-thinking", backbone, SoftThinkingConfig(**options)).eval()
     assert isinstance(method, SoftThinking)
     return method
-
-
-# ------------------------------------------------------------------------------------------------------ the mixture
-
-
-def test_limits_hold_one_after_the_other():
-    """(.5, .3, .15, .05), top_k 3, top_p .82 -> (.625, .375): top_p of what top_k leaves; jointly it would be three."""
-    tokens, weights = likely(P, Decoding(1, 1.0, top_p=0.82, top_k=3), 3)
-    torch.testing.assert_close(weights, torch.tensor([[0.625, 0.375, 0.0]]))
-    assert tokens.tolist() == [[1, 2, 3]]
-    assert likely(P, Decoding(1, 1.0, top_p=0.82), 4)[1].count_nonzero() == 3
-    _, weights = likely(P, Decoding(1, 1.0, min_p=0.31), 4)  # of the largest: .155 and more stay
-    torch.testing.assert_close(weights, torch.tensor([[0.625, 0.375, 0.0, 0.0]]))
-    _, weights = likely(P, Decoding(1, 1.0), 3)  # the n largest, renormalised
-    torch.testing.assert_close(weights, torch.tensor([[0.5, 0.3, 0.15]]) / 0.95)
-
-
-def test_only_the_likeliest_are_sorted_and_that_changes_nothing():
-    """As plain filters over the whole vocabulary do it, in the published order."""
-    p = torch.randn(50, 40, generator=torch.Generator().manual_seed(0)).mul(2).softmax(-1)
-    for limits in (
-        Decoding(1, 1.0, top_p=0.8, top_k=7, min_p=0.05),
-        Decoding(1, 1.0, top_p=0.9),
-        Decoding(1, 1.0, top_k=3),
-    ):
-        tokens, weights = likely(p, limits, 5)
-        for row, ids, w in zip(p, tokens, weights, strict=True):
-            q = row.clone()
-            if limits.top_k:
-                q[row.argsort(descending=True)[limits.top_k :]] = 0
-                q = q / q.sum()
-            order = q.argsort(descending=True)
-            before = q[order].cumsum(0) - q[order]
-            q[order[before >= limits.top_p]] = 0
-            q = q / q.sum()
-            q[q < limits.min_p * q.max()] = 0
-            best = q.argsort(descending=True)[:5]
-            expected = torch.zeros_like(q).index_put((best,), q[best] / q[best].sum())
-            found = torch.zeros_like(q).index_put((ids,), w)
-            torch.testing.assert_close(found, expected)
-
-
-def test_the_heaviest_always_stays():
-    assert nucleus(P.sort(descending=True).values, Decoding(1, 1.0, top_p=1e-9, min_p=1.0)).item() == 1
-
-
-@pytest.mark.parametrize(
-    ("temperature", "expected"), [(0.5, (0.3680, 0.2220, 0.4100)), (1.0, (0.3531, 0.2742, 0.3727))]
-)
-def test_gumbel_softmax_golden(temperature, expected):
-    weights, noise = torch.tensor([[0.7, 0.2, 0.1]]), torch.tensor([[0.0, 1.0, 2.0]])
-    torch.testing.assert_close(
-        gumbel_softmax(weights, noise, temperature)[0], torch.tensor(expected), atol=5e-5, rtol=0
-    )
-
-
-def rngs(count: int, start: int = 0) -> list[np.random.Generator]:
-    return [np.random.default_rng(start + k) for k in range(count)]
-
-
-@pytest.mark.parametrize(("noise", "amount"), [("gumbel", 0.5), ("dirichlet", 1.0), ("dirichlet", 1e-3)])
-def test_noise_leaves_weights_that_sum_to_one_and_zeros_at_zero(noise, amount):
-    weights = torch.tensor([[0.7, 0.3, 0.0]]).repeat(200, 1)
-    found = disturbed(weights, noise, amount, rngs(200))
-    assert (found >= 0).all()
-    assert (found[:, 2] == 0).all()
-    torch.testing.assert_close(found.sum(-1), torch.ones(200))
-    assert found[:, 0].std() > 0.1
-    torch.testing.assert_close(disturbed(weights[:3], noise, amount, rngs(3)), found[:3])  # each row has its own
-
-
-def test_dirichlet_noise_has_the_mean_and_variance_of_its_distribution():
-    alpha, w = 3.0, torch.tensor([0.6, 0.3, 0.1])
-    found = disturbed(w.repeat(20_000, 1), "dirichlet", alpha, [np.random.default_rng(k) for k in range(20_000)])
-    torch.testing.assert_close(found.mean(0), w, atol=0.01, rtol=0)
-    torch.testing.assert_close(found.var(0), w * (1 - w) / (alpha + 1), atol=0.005, rtol=0)
-    still = disturbed(w[None], "dirichlet", 1e20, rngs(1))
-    torch.testing.assert_close(still[0], w)
-
-
-def test_gumbel_noise_without_temperature_draws_by_the_weights():
-    w = torch.tensor([0.6, 0.3, 0.1])
-    found = disturbed(w.repeat(3000, 1), "gumbel", 1e-6, rngs(3000))
-    assert found.amax(-1).min() > 0.99
-    assert chisquare(torch.bincount(found.argmax(-1)).numpy(), [1800, 900, 300]).pvalue > 1e-3
-
-
-def test_one_word_is_its_embedding_bit_for_bit(tiny):
-    backbone = tiny()
-    tokens, weights = torch.tensor([[9, 4, 7]]), torch.tensor([[1.0, 0.0, 0.0]])
-    assert torch.equal(mixed(backbone, tokens, weights)[0], backbone.table[9])
 
 
 # ----------------------------------------------------------------------------------------------------- whole chains
@@ -409,80 +311,6 @@ def test_it_thinks_on_every_family(model):
     thoughts = method.think(given)
     assert thoughts.vectors.isfinite().all()
     assert all(len(found[0][0].tokens) <= 4 for found in method.answer(given, thoughts, Decoding(4)))
-
-
-# ------------------------------------------------------------------------------------------------------------- stores
-
-
-@pytest.fixture(scope="module")
-def collected(tiny) -> tuple[SoftThinking, xr.Dataset]:
-    method, task = soft(tiny(), max_thoughts=7, noise="gumbel"), load_task("arith")
-    return method, collect(method, task, task.examples("dev", 6), decoding=Decoding(4), paths=2, batch_size=4)
-
-
-def test_a_store_holds_mixtures_and_gives_vectors(collected, tmp_path):
-    """Those the method made, to rounding; the file has none."""
-    method, found = collected
-    task = load_task("arith")
-    thoughts = method.think([method.render(example, task) for example in task.examples("dev", 6)], paths=2)
-    vectors = found["thought"].transpose(*store.STEP, "feature").values
-    torch.testing.assert_close(torch.tensor(vectors), thoughts.vectors, atol=1e-4, rtol=1e-3)
-    assert found["mixture_token"].sizes["component"] == 10
-    sums = found["mixture_weight"].sum("component").values
-    np.testing.assert_allclose(sums, found["mask"].values, atol=1e-5)
-    path = store.save(found, tmp_path / "soft.nc")
-    with xr.open_dataset(path) as raw:
-        assert "thought" not in raw
-    again = store.load(path)
-    store.check(again)
-    np.testing.assert_allclose(again["thought"].transpose(*store.STEP, "feature").values, vectors, atol=2e-3)
-    flat, table = store.flatten(again)
-    assert len(flat) == len(table) == int(found["mask"].sum())
-    assert {"signal_entropy", "signal_top_weight", "signal_exit"} <= set(table)
-    assert again.attrs["remark"] == found.attrs["remark"] == method.remark([thoughts])
-
-
-def test_stores_of_mixtures_can_be_joined(collected, tmp_path):
-    _, found = collected
-    for k, part in enumerate((slice(0, 2), slice(2, 6))):
-        piece = found.isel(example=part)
-        used = np.unique(piece["mixture_token"].values)
-        piece = piece.sel(vocabulary=used[used >= 0])
-        store.save(piece.isel(step=slice(0, 4 + 3 * k)), tmp_path / f"part{k}.nc")
-    parts = [store.load(path) for path in sorted(tmp_path.glob("*.nc"))]
-    assert not np.array_equal(parts[0]["vocabulary"].values, parts[1]["vocabulary"].values)
-    joined = store.load(tmp_path)
-    expected = found["thought"].where(found["mask"], 0).transpose(*store.STEP, "feature").values.copy()
-    expected[:2, :, 4:] = 0
-    np.testing.assert_allclose(
-        joined["thought"].where(joined["mask"], 0).transpose(*store.STEP, "feature").values, expected, atol=2e-3
-    )
-    again = store.load(store.save(joined, tmp_path / "all" / "joined.nc"))
-    np.testing.assert_allclose(
-        again["thought"].where(again["mask"], 0).transpose(*store.STEP, "feature").values, expected, atol=2e-3
-    )
-
-
-def test_changed_thoughts_are_vectors(tiny):
-    method, task = soft(tiny(), max_thoughts=4), load_task("arith")
-    changed = collect(method, task, task.examples("dev", 3), decoding=Decoding(3), change="noised:0.5")
-    assert "mixture_token" not in changed
-    store.check(changed)
-
-
-def test_broken_weights_are_found(collected):
-    _, found = collected
-    broken = found.copy(deep=True)
-    broken["mixture_weight"][2, 0, 0, 0] = np.nan
-    with pytest.raises(ValueError, match="1 of 6 examples have NaN or infinite thoughts"):
-        store.check(broken)
-
-
-def test_the_command_says_how_soft_it_was(tiny_folder, tmp_path, capsys):
-    options = ["--backbone", str(tiny_folder()), "--method", "soft-thinking", "--options.max_thoughts", "4"]
-    rest = ["--count", "3", "--decoding.max_new_tokens", "3", "--out", str(tmp_path / "soft.nc")]
-    assert main(["collect", *options, *rest]) == 0
-    assert re.search(r"^in [\d.]+ % of \d+ thoughts the likeliest word weighs more", capsys.readouterr().out, re.M)
 
 
 # ------------------------------------------------------------------------------------------------------------- remark

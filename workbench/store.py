@@ -242,9 +242,7 @@ def _files(path: str | Path | Sequence[str | Path]) -> list[Path]:
     else:
         files = sorted(Path(found) for found in glob.glob(str(path)))
     if not files:
-        raise FileNotFoundError(
-            f"no store in {str(path)!r}: give a .nc file, a folder or glob with .nc files, or a list"
-        )
+        raise FileNotFoundError(f"no store in {str(path)!r}: give a .nc file, a folder or glob of such, or a list")
     return files
 
 
@@ -254,11 +252,10 @@ def _read(path: Path, *, lazy: bool) -> xr.Dataset:
     try:
         if lazy:
             dataset = xr.open_dataset(path, engine="h5netcdf", cache=False)
-            small = [name for name in dataset.variables if name != "thought"]
-            dataset = dataset.assign({name: dataset[name].load() for name in small})
+            dataset = dataset.assign({name: dataset[name].load() for name in dataset.variables if name != "thought"})
             if "thought" in dataset:  # a task for each compressed block takes longer than to read it
-                each = max(1, dataset["thought"].nbytes // dataset.sizes["example"])
-                dataset = dataset.assign(thought=dataset["thought"].chunk({"example": max(1, LAZY // each)}))
+                count = LAZY * dataset.sizes["example"] // max(1, dataset["thought"].nbytes)
+                dataset = dataset.assign(thought=dataset["thought"].chunk({"example": max(1, count)}))
         else:
             dataset = xr.load_dataset(path, engine="h5netcdf")
     except PermissionError:

@@ -174,7 +174,7 @@ def training(
     }
     for name, row in rows.items():
         row["speedup"] = rows["reference"]["median"] / row["median"]
-        row["floor"] = least[name] / len(by_length) / rate
+        row["floor"] = least[name] / rate
         row["over_floor"] = row["median"] / row["floor"]
     return {
         "speedup": rows[BEST]["speedup"],

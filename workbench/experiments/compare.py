@@ -10,6 +10,7 @@ run in processes of their own).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -141,9 +142,12 @@ def _by_step(thinking: Sequence[Done]) -> tuple[pd.DataFrame, pd.DataFrame]:
         found = {folder: dict(zip(t["step"].astype(str), t["value"], strict=True)) for folder, t in rows.items()}
         steps = sorted(int(step) for step in set.intersection(*map(set, found.values())) if step != "all")
         for step in steps[:FIRST]:
-            values = {STEPWISE: lambda cell, step=str(step), found=found: found[cell.folder][step]}
-            parts.append(tabulate(cells, values, {"step": step}))
+            parts.append(tabulate(cells, {STEPWISE: _at(found, str(step))}, {"step": step}))
     return joined(parts) if parts else (pd.DataFrame(), pd.DataFrame())
+
+
+def _at(found: dict[Path, dict[str, float]], step: str) -> Values:
+    return lambda cell: found[cell.folder][step]
 
 
 def _counter_tests(thinking: Sequence[Done]) -> tuple[pd.DataFrame, list[str]]:

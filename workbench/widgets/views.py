@@ -6,6 +6,7 @@ text of a store goes through `escaped`, since a question may hold markup, and wr
 
 import html
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -254,9 +255,9 @@ class View(tr.HasTraits):
         self.box = ipw.VBox(layout=ipw.Layout(width="100%", max_width="1200px"))
         self._closed = False
 
+    @abstractmethod
     def pieces(self) -> Sequence[Piece]:
         """The current view from top to bottom, for `to_html`."""
-        raise NotImplementedError
 
     def to_html(self, path: str | Path) -> Path:
         """Write the current view as one page that opens without a network; returns the path."""
