@@ -13,7 +13,6 @@ from workbench import decoding
 from workbench.backbone import SLOT, Backbone, Decoding
 from workbench.collect import collect
 from workbench.methods import Thoughts, build
-from workbench.prefixes import Prefixes
 from workbench.tasks import Example, Task, prompts
 
 EXAMPLES = [
@@ -102,7 +101,7 @@ def test_thinking_is_on_without_being_switched_off():
 def test_training_and_test_read_the_same_row(name, monkeypatch):
     """What stands before the target in training is, vector for vector, what answers are written behind."""
     backbone = family(name)
-    backbone.prefixes = Prefixes("off")  # whole rows; what the other ways read is in test_prefixes
+    backbone.padded = True  # whole rows; what the other ways read is in test_prefixes
     method = build("soft-prompt", backbone)
     seen: dict[str, list[torch.Tensor]] = {"run": [], "generate": []}
     for act, rows in seen.items():

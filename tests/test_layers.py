@@ -25,10 +25,12 @@ ALLOWED = {
     "decoding": "config",
     "attention": "",
     "generation": "attention decoding",
-    "prefixes": "",
+    "packing": "attention",
+    "prefixes": "packing",
     "label_losses": "",
-    "backbone": "config decoding generation prefixes label_losses",
-    "methods": "config decoding tasks backbone",
+    "backbone": "config decoding generation prefixes",
+    "likelihood": "attention backbone label_losses packing",
+    "methods": "config decoding tasks backbone likelihood",
     "official": "files backbone methods",
     "check": "methods",
     "store": "files",
@@ -38,7 +40,7 @@ ALLOWED = {
     "exports": "files projection",
     "runs": "config files backbone methods",
     "plan": "config methods prefixes",
-    "checkpointing": "",
+    "checkpointing": "attention",
     "launch": "methods plan",
     "train": "config decoding files tasks backbone methods diagnostics runs plan checkpointing launch prefixes",
     "dry_run": "tasks backbone label_losses methods plan train",
@@ -54,7 +56,7 @@ ALLOWED = {
     "figures",
     "bench": "tasks decoding prefixes generation backbone methods store diagnostics runs plan train collect",
 }
-ALLOWED["options"] = "config decoding backbone tasks methods train counter pretrain experiments"
+ALLOWED["options"] = "config decoding tasks methods plan counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
 LIVE = (

@@ -1,11 +1,15 @@
 """However prefixes are read, losses and gradients are those of reading them anew; what is kept stays in its budget."""
 
 import dataclasses
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from test_backbone import prompts, words
 
+from workbench import prefixes as prefix_module
+from workbench.checkpointing import checkpointed
 from workbench.methods import Thoughts, build
 from workbench.prefixes import Prefixes
 from workbench.tasks import load_task
@@ -44,41 +48,50 @@ def test_every_mode_gives_the_plain_losses_and_gradients(tiny, family, common, p
             torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)  # losses are float32
 
 
-def test_the_common_start_is_read_once_for_one_row(tiny, monkeypatch):
-    backbone, shapes = tiny("qwen3"), []
-    run = type(backbone).run
-    monkeypatch.setattr(
-        type(backbone), "run", lambda self, e, *a, **k: shapes.append(e.shape[:2]) or run(self, e, *a, **k)
-    )
+@pytest.fixture
+def lengths(monkeypatch) -> list[list[int]]:
+    """Of each reading, how long the rows are."""
+    found: list[list[int]] = []
+    read = prefix_module.read_rows
+
+    def told(model, rows, before):
+        found.append([len(row) for row in rows])
+        return read(model, rows, before)
+
+    monkeypatch.setattr(prefix_module, "read_rows", told)
+    return found
+
+
+def test_the_common_start_is_read_once_for_one_row(tiny, lengths):
+    backbone = tiny("qwen3")
     start = words(backbone, 6, 7)
     rows = [torch.cat([start, words(backbone, n, n)]) for n in (4, 2, 3)]
     prefixes = Prefixes("constant")
     prefixes.read(backbone, rows)
-    assert [tuple(shape) for shape in shapes] == [(1, 6), (3, 4)]
+    assert lengths == [[6], [4, 2, 3]]
     prefixes.read(backbone, rows[1:])
-    assert [tuple(shape) for shape in shapes[2:]] == [(2, 3)]
+    assert lengths[2:] == [[2, 3]]
     prefixes.read(backbone, [start[:5], rows[0]])  # shares less, and of each row something is left to read
-    assert [tuple(shape) for shape in shapes[3:]] == [(1, 4), (2, 6)]
+    assert lengths[3:] == [[4], [1, 6]]
     assert prefixes.common == tuple(start[:4].tolist())
     prefixes.read(backbone, [words(backbone, 3, 1), rows[0]])
-    assert [tuple(shape) for shape in shapes[5:]] == [(2, 10)]
+    assert lengths[5:] == [[3, 10]]
     assert prefixes.common == ()
 
 
-def test_full_reads_each_prefix_once_and_keeps_within_its_budget(tiny, monkeypatch):
-    backbone, shapes = tiny("qwen3"), []
-    run = type(backbone).run
-    monkeypatch.setattr(
-        type(backbone), "run", lambda self, e, *a, **k: shapes.append(e.shape[:2]) or run(self, e, *a, **k)
-    )
+def test_full_reads_each_prefix_once_and_keeps_within_its_budget(tiny, lengths):
+    backbone = tiny("qwen3")
     rows = [words(backbone, n, n) for n in (4, 6, 5)]
     prefixes = Prefixes("full")
-    cache, mask = prefixes.read(backbone, rows[:2])
-    assert mask.tolist() == [[False] * 2 + [True] * 4, [True] * 6]
-    assert prefixes.bytes == sum(layer.keys[0, :, 0].numel() * 2 * 4 * 10 for layer in cache.layers)  # float32
+    first = prefixes.read(backbone, rows[:2])
+    sizes = [[keys.shape[2] for layers in read for keys, _ in layers] for read in first]
+    assert sizes == [[4, 4], [6, 6]]  # of two layers
+    assert prefixes.bytes == sum(keys.nbytes + values.nbytes for read in first for keys, values in read[0])
     prefixes.read(backbone, rows)
-    prefixes.read(backbone, rows[::-1])
-    assert [tuple(shape) for shape in shapes] == [(2, 6), (1, 5)]
+    again = prefixes.read(backbone, rows[1::-1])
+    assert lengths == [[4, 6], [5]]
+    for one, other in zip(first, again[::-1], strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
     small = Prefixes("full", prefixes.bytes / 2**30 / 2)
     for _ in range(2):
         small.read(backbone, rows)
@@ -88,14 +101,48 @@ def test_full_reads_each_prefix_once_and_keeps_within_its_budget(tiny, monkeypat
     assert small.said.endswith("read again in every epoch. Give more with --training.prefix_cache_gib")
 
 
-def test_a_backbone_that_is_trained_reads_with_gradients(tiny):
-    backbone = tiny("qwen3")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_backbone_that_is_trained_reads_with_gradients(tiny, family):
+    """Those of whole padded rows, in all of its weights."""
+    backbone = tiny(family).double()
     backbone.model.requires_grad_(True)
-    for mode in ("off", "constant", "full"):
-        backbone.prefixes = Prefixes(mode)
-        cache, _ = backbone.prefixes.read(backbone, [words(backbone, 4, 1)])
-        assert cache.layers[0].keys.requires_grad
-        assert not backbone.prefixes.kept
+    backbone.model.get_output_embeddings().requires_grad_(False)
+    trained = [p for p in backbone.model.parameters() if p.requires_grad]
+    given, found = prompts(backbone), {}
+    for mode in ("plain", "off", "constant", "full"):
+        backbone.padded, backbone.prefixes = mode == "plain", Prefixes("off" if mode == "plain" else mode)
+        embeds = backbone.embed(words(backbone, 12, 5)).detach().view(3, 1, 4, -1)
+        thoughts = Thoughts(embeds, torch.ones(3, 1, 4, dtype=torch.bool))
+        for way in ("kept", "computed again"):
+            with checkpointed(backbone.model) if way == "computed again" else nullcontext():
+                losses = build("cot", backbone).likelihood(given, thoughts)
+                found[mode, way] = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
+    wanted = found["plain", "kept"]
+    assert sum(gradient is not None for gradient in wanted) > 10
+    for gradients in found.values():
+        for one, other in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+def test_rows_are_not_padded(tiny, monkeypatch):
+    """The model sees every token once, and with `padded` a rectangle."""
+    backbone, shapes = tiny("llama"), []
+    inner: Any = backbone.model.base_model
+    forward = inner.forward
+
+    def told(inputs_embeds, **given):
+        shapes.append(tuple(inputs_embeds.shape[:2]))
+        return forward(inputs_embeds=inputs_embeds, **given)
+
+    monkeypatch.setattr(inner, "forward", told)
+    given = prompts(backbone)
+    behind = [4 + len(p.after) + len(p.target) - 1 for p in given]
+    backbone.prefixes = Prefixes("off")
+    loss_and_gradient(backbone, given)
+    assert shapes == [(1, sum(len(p.before) for p in given)), (1, sum(behind))]
+    backbone.padded = True
+    loss_and_gradient(backbone, given)
+    assert shapes[2:] == [(3, max(len(p.before) for p in given)), (3, max(behind))]
 
 
 def test_training_says_when_the_cache_is_full_and_ends_at_the_same_weights(tiny, tmp_path):

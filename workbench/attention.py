@@ -31,10 +31,10 @@ def shareable(model: Any) -> bool:
 
 
 @contextmanager
-def sharing(model: Any) -> Iterator[None]:
-    """Within, the model attends by `attend`; its forward pass must be given `shared=`."""
+def attending(model: Any, name: str = NAME) -> Iterator[None]:
+    """Within, the model attends by the function of this name; for `attend` its forward pass must be given `shared=`."""
     before = model.config._attn_implementation
-    model.config._attn_implementation = NAME
+    model.config._attn_implementation = name
     try:
         yield
     finally:

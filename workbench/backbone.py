@@ -14,12 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from jinja2 import TemplateError
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging
 
-from . import label_losses
 from .decoding import Decoding, named
 from .generation import Completion, generate
 from .prefixes import Prefixes
@@ -70,7 +68,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.tokenizer, self.name, self.revision = tokenizer, name, revision
-        self.prefixes, self.full_logits = Prefixes(), False  # shortcuts of training, see `mean_losses`
+        self.prefixes, self.padded, self.full_logits = Prefixes(), False, False  # shortcuts of training: `likelihood`
         # Rows are padded behind a mask here; who saves or generates with transformers' own code needs the id.
         if tokenizer.pad_token is None:
             tokenizer.pad_token = PADDING if PADDING in tokenizer.get_vocab() else tokenizer.eos_token
@@ -309,35 +307,6 @@ class Backbone(nn.Module):
         finally:
             hook.remove()
         return Output(kept[0] if hidden else None, out.logits, cache)
-
-    def mean_losses(
-        self,
-        embeds: Float[Tensor, "row position feature"],
-        mask: Bool[Tensor, "row key"],
-        cache: DynamicCache,
-        labels: Sequence[Int[Tensor, "_"]],
-    ) -> Float[Tensor, "row"]:
-        """Mean negative log-likelihood of each row's labels, in nats, float32.
-
-        The first label of every row is told at the same position, so that the longest row's last one is told at the
-        end. `full_logits=True` is the plain way: the model's own logits at all of these positions, labelled or not.
-        """
-        lengths = torch.tensor([len(own) for own in labels])
-        first = embeds.shape[1] - int(lengths.max())
-        rows = torch.arange(len(labels)).repeat_interleave(lengths)
-        places = torch.cat([torch.arange(len(own)) for own in labels])  # made on the CPU: nothing waits for a GPU
-        rows, places, counts = (index.to(self.device) for index in (rows, places, lengths))
-        wanted, head = torch.cat(list(labels)).to(self.device), self.model.get_output_embeddings()
-        if self.full_logits or not label_losses.is_plain(head, self.model.config):
-            at = torch.arange(first, embeds.shape[1], device=self.device)
-            logits = self.run(embeds, mask, cache=cache, logits_at=at).logits
-            assert logits is not None
-            losses = F.cross_entropy(logits.float()[rows, places], wanted, reduction="none")
-        else:
-            states = self.run(embeds, mask, cache=cache).hidden
-            assert states is not None
-            losses = label_losses.label_losses(states[rows, first + places], wanted, head)
-        return losses.new_zeros(len(labels)).index_add(0, rows, losses) / counts
 
     def read_out(self, vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ vocabulary"]:
         """Logits of the words that vectors would be written as, in float32: final norm, then output head.

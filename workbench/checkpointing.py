@@ -9,13 +9,15 @@ a layer that runs twice would append its keys twice. Here each run of a layer ge
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .attention import attending
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
         )
     for index, layer in enumerate(layers):
         # `forward`, not the call: what others hook to the call (FSDP gathers a layer's weights there) runs once
-        layer.forward = _recomputed(layer.forward, index)
+        layer.forward = _recomputed(layer.forward, index, model)
     try:
         yield
     finally:
@@ -40,13 +42,22 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
             del layer.forward  # the class has it
 
 
-def _recomputed(forward: Callable[..., Tensor], index: int) -> Callable[..., Tensor]:
+def _recomputed(forward: Callable[..., Tensor], index: int, model: Any) -> Callable[..., Tensor]:
     """The forward pass of the layer with this index, checkpointed."""
 
     def run(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not torch.is_grad_enabled():
             return forward(hidden, *args, **kwargs)
-        (cache,) = (value for value in (*args, *kwargs.values()) if isinstance(value, DynamicCache))
+        way = model.config._attn_implementation  # the second run attends as the first did
+        caches = [value for value in (*args, *kwargs.values()) if isinstance(value, DynamicCache)]
+        if not caches:  # rows that are packed: there is nothing that a second run could change
+
+            def again(hidden: Tensor) -> Tensor:
+                with attending(model, way):
+                    return forward(hidden, *args, **kwargs)
+
+            return cast(Tensor, checkpoint(again, hidden, use_reentrant=False))
+        (cache,) = caches
         before = copy(cache.layers[index])  # its tensors are never written to: growing makes new ones
         # What is kept for the second run must not hold the caller's cache, which grows by all layers' keys and values.
         shell = copy(cache)

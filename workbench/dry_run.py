@@ -188,7 +188,7 @@ def largest_piece(
 def measured(method: LatentMethod, prompts: Sequence[Prompt]) -> Piece:
     """The shape of a padded piece: the last token of a target is predicted, not read."""
     target, prefix = max(len(p.target) for p in prompts), max(len(p.before) for p in prompts)
-    columns, rows = max(len(p.after) for p in prompts) + target - 1, len(prompts) * method.trained_paths
+    columns, rows = max(len(p.after) + len(p.target) - 1 for p in prompts), len(prompts) * method.trained_paths
     return Piece(rows, 0, prefix + columns, target) if method.backbone.trains else Piece(rows, prefix, columns, target)
 
 

@@ -37,9 +37,12 @@ class TrainConfig:
     or once in all and kept in RAM (full). Rounding aside the same numbers."""
     prefix_cache_gib: float = 4.0
     """RAM of each process for prefix_cache=full; prefixes that do not fit are read again in every epoch."""
+    padded: bool = False
+    """Rows of a batch padded to one length, the plain way, instead of packed one behind the other; prefixes are then
+    read anew for each batch. Rounding aside the same numbers."""
     full_logits: bool = False
-    """Logits of all rows and target columns at once, the plain way, instead of at labels only and a piece at a time.
-    Rounding aside the same numbers."""
+    """Logits of all rows and target columns at once, the plain way, instead of at labels only and a piece at a time;
+    rows are then padded. Rounding aside the same numbers."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the weight matrices (it orthogonalises their updates) and AdamW for the rest, or AdamW for all."""
     lr: float = 0.02

@@ -47,7 +47,7 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     looked_at = [method.render(example, task) for example in task.examples("dev", config.probe_examples)]
     plan = make_plan(method, config, len(prompts))
     method.backbone.prefixes = Prefixes(config.prefix_cache, config.prefix_cache_gib)
-    method.backbone.full_logits = config.full_logits
+    method.backbone.padded, method.backbone.full_logits = config.padded, config.full_logits
     run = _Run(method, task, config, folder, looked_at, len(plan))
     done = run.restore() if resume else 0
     method.training_step, method.stage = done, plan[done - 1].stage if done else None
@@ -330,7 +330,7 @@ def make_optimizers(method: nn.Module, config: TrainConfig) -> list[torch.optim.
 
 def _decisive(setup: dict[str, Any]) -> dict[str, Any]:
     """A run's setup without the settings that say how numbers are computed, not which: resuming may change those."""
-    free = ("gradient_checkpointing", "processes", "prefix_cache", "prefix_cache_gib", "full_logits")
+    free = ("gradient_checkpointing", "processes", "prefix_cache", "prefix_cache_gib", "padded", "full_logits")
     return setup | {"training": {name: value for name, value in setup["training"].items() if name not in free}}
 
 

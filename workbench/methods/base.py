@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..backbone import SLOT, Backbone, Completion, Decoding, pad
+from ..likelihood import mean_losses
 from ..tasks import Example, Task
 
 METHODS: dict[str, type["LatentMethod"]] = {}
@@ -166,11 +167,11 @@ class LatentMethod(nn.Module, ABC):
     ) -> list[list[list[Completion]]]:
         """Answers behind the thoughts, [example][path][draw]."""
         paths = thoughts.vectors.shape[1]
-        rows = [
-            torch.cat([self.backbone.embed(p.before), *self._middle(p, thoughts, i, path)])
-            for i, p in enumerate(prompts)
-            for path in range(paths)
-        ]
+        before = embedded(self.backbone, [p.before for p in prompts])
+        after = embedded(self.backbone, [p.after for p in prompts])
+        vectors = thoughts.vectors[thoughts.mask].to(self.backbone.table.dtype)  # of those that are there
+        own = vectors.split(thoughts.mask.sum(-1).flatten().tolist())  # by example, then path
+        rows = [torch.cat([before[i // paths], found, after[i // paths]]) for i, found in enumerate(own)]
         seeds = [draw_seed(seed, p.example.id, path) for p in prompts for path in range(paths)]
         flat = self.backbone.generate(*pad(rows, "left"), decoding, draws=draws, seeds=seeds)
         return [flat[k : k + paths] for k in range(0, len(flat), paths)]
@@ -178,28 +179,23 @@ class LatentMethod(nn.Module, ABC):
     def likelihood(self, prompts: Sequence[Prompt], thoughts: Thoughts) -> Float[Tensor, "example"]:
         """Mean negative log-likelihood per target token, averaged over paths.
 
-        Nothing before the first thought needs a gradient: that prefix is read without (see `Prefixes`), and its cache
-        is gone on from. Logits exist at the labels only.
+        Nothing before the first thought needs a gradient: that prefix is read without, and gone on from.
         """
         paths = thoughts.vectors.shape[1]
-        cache, known = self.backbone.prefixes.read(self.backbone, [p.before for p in prompts])
-        if paths > 1:
-            cache.batch_repeat_interleave(paths)
-            known = known.repeat_interleave(paths, 0)
-        asked = [p for p in prompts for _ in range(paths)]
-        after, after_mask = pad([p.after for p in asked], "left")
-        target, target_mask = pad([p.target[:-1] for p in asked], "right")
-        text = self.backbone.embed(torch.cat([after, target], 1))
-        embeds = torch.cat([thoughts.vectors.flatten(0, 1).to(text.dtype), text], 1)  # missing thoughts are masked
-        real = torch.cat([after_mask, target_mask], 1).to(known.device)
-        mask = torch.cat([known, thoughts.mask.flatten(0, 1), real], 1)
-        losses = self.backbone.mean_losses(embeds, mask, cache, [p.target for p in asked])
+        texts = [torch.cat([p.after, p.target[:-1]]) for p in prompts for _ in range(paths)]
+        embeds = self.backbone.embed(torch.cat(texts)).split([len(text) for text in texts])
+        vectors = thoughts.vectors.flatten(0, 1).to(self.backbone.table.dtype).unbind()
+        rows = [torch.cat(pair) for pair in zip(vectors, embeds, strict=True)]
+        masks = thoughts.mask.flatten(0, 1).unbind()
+        there = [torch.cat([own, own.new_ones(len(text))]) for own, text in zip(masks, texts, strict=True)]
+        labels = [p.target for p in prompts for _ in range(paths)]
+        losses = mean_losses(self.backbone, [p.before for p in prompts], rows, there, labels)
         return losses.view(len(prompts), paths).mean(1)
 
-    def _middle(self, prompt: Prompt, thoughts: Thoughts, example: int, path: int) -> list[Tensor]:
-        """The vectors from the slot on: the thoughts that are there, then the text after them."""
-        vectors = thoughts.vectors[example, path][thoughts.mask[example, path]]
-        return [vectors.to(self.backbone.table.dtype), self.backbone.embed(prompt.after)]
+
+def embedded(backbone: Backbone, pieces: Sequence[Int[Tensor, "_"]]) -> tuple[Float[Tensor, "_ feature"], ...]:
+    """The embeddings of each of one or more pieces of text, looked up all at once."""
+    return backbone.embed(torch.cat(list(pieces))).split([len(piece) for piece in pieces])
 
 
 def draw_seed(seed: int, example: str, path: int) -> int:

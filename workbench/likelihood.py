@@ -1,0 +1,75 @@
+"""How likely labels are behind a prompt and rows of vectors: the loss that thoughts are trained with.
+
+Packed (see `packing`), behind the prefixes that a backbone has read (see `prefixes`), with losses at the labels alone
+(see `label_losses`). Each has its plain way, which models of other kinds take too: rows padded on the left, prefixes
+read anew, and the model's own logits at all columns where some row has a label.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import packing
+from .attention import shareable
+from .backbone import Backbone, pad
+from .label_losses import is_plain, label_losses
+
+
+def mean_losses(
+    backbone: Backbone,
+    prefixes: Sequence[Int[Tensor, "_"]],
+    rows: Sequence[Float[Tensor, "_ feature"]],
+    there: Sequence[Bool[Tensor, "_"]],
+    labels: Sequence[Int[Tensor, "_"]],
+) -> Float[Tensor, "row"]:
+    """Mean negative log-likelihood of each row's labels in nats, float32.
+
+    Rows of vectors stand behind the prefixes, the same number behind each in turn; the last positions of a row tell
+    its labels, one each. What is not `there` is not looked at. `Backbone.padded` and `Backbone.full_logits` choose the
+    plain ways.
+    """
+    losses = label_wise(backbone, prefixes, rows, there, labels)
+    counts = torch.tensor([len(own) for own in labels])
+    owner = torch.arange(len(rows)).repeat_interleave(counts)  # made on the CPU: nothing waits for a GPU
+    sums = losses.new_zeros(len(rows)).index_add(0, owner.to(losses.device), losses)
+    return sums / counts.to(losses.device)
+
+
+def label_wise(
+    backbone: Backbone,
+    prefixes: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    there: Sequence[Tensor],
+    labels: Sequence[Tensor],
+) -> Float[Tensor, "label"]:
+    """Negative log-likelihood of every label of every row, one behind the other."""
+    head, model = backbone.model.get_output_embeddings(), backbone.model
+    own_logits = backbone.full_logits or not is_plain(head, model.config)
+    wanted, paths = torch.cat(list(labels)).to(backbone.device), len(rows) // len(prefixes)
+    if not (own_logits or backbone.padded) and shareable(model):
+        read = [one for one in backbone.prefixes.read(backbone, prefixes) for _ in range(paths)]
+        ends = torch.tensor([len(row) for row in rows]).cumsum(0).tolist()
+        places = [torch.arange(end - len(own), end) for end, own in zip(ends, labels, strict=True)]
+        states = packing.states(model, rows, there, read)
+        return label_losses(states[torch.cat(places).to(states.device)], wanted, head)
+    with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
+        ids, known = pad(prefixes, "left")
+        cache = backbone.run(backbone.embed(ids), known.to(backbone.device)).cache
+    cache.batch_repeat_interleave(paths)
+    known = known.to(backbone.device).repeat_interleave(paths, 0)
+    embeds, mask = pad(rows, "left")[0], torch.cat([known, pad(there, "left")[0]], 1)
+    counts, longest = [len(own) for own in labels], max(len(own) for own in labels)
+    owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)).to(wanted.device)
+    columns = torch.cat([torch.arange(longest - count, longest) for count in counts]).to(wanted.device)
+    first = embeds.shape[1] - longest
+    if own_logits:
+        at = torch.arange(first, embeds.shape[1], device=wanted.device)
+        logits = backbone.run(embeds, mask, cache=cache, logits_at=at).logits
+        assert logits is not None
+        return F.cross_entropy(logits.float()[owner, columns], wanted, reduction="none")
+    states = backbone.run(embeds, mask, cache=cache).hidden
+    assert states is not None
+    return label_losses(states[owner, first + columns], wanted, head)
