@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from workbench.bench import parts, shipped
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 # The experiments take many minutes; here they run with these settings instead of those in their first cell.
@@ -30,9 +32,11 @@ SEEN = {  # what a reader must have seen in the end, besides no error
     ),
     "06_compare": ("lta-thinker on arith-shift: What the thoughts say", "coconut on arith: The thoughts make no sure"),
     "07_gallery": (),  # figures alone
+    "08_speed": ("times as fast, 10 draws",),
 }
 FIGURES = {"00_tour": 5, "01_train": 8, "02_collapse": 11, "03_positive_steps": 8}
-FIGURES |= {"04_paper_figures": 10, "05_inspect": 2, "06_compare": 4, "07_gallery": 21}
+FIGURES |= {"04_paper_figures": 10, "05_inspect": 2, "06_compare": 4, "07_gallery": 22}
+FIGURES |= {"08_speed": 1 + sum(len(parts(found)) for found in shipped().values())}
 FIGURES |= {"loss_ablation": 2, "thought_count": 4, "scaling": 2, "variance": 2, "alignment": 2}
 FIGURES |= {"positive_step": 4, "transfer": 4}  # half of them shipped, half made by the notebook
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])

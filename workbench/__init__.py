@@ -19,7 +19,7 @@ from typing import Any
 
 _HOME = {
     "Backbone": "backbone",
-    "Decoding": "backbone",
+    "Decoding": "decoding",
     "LatentMethod": "methods",
     "METHODS": "methods",
     "LTAThinkerConfig": "methods.lta_thinker",
@@ -29,7 +29,7 @@ _HOME = {
     "Task": "tasks",
     "Example": "tasks",
     "load_task": "tasks",
-    "TrainConfig": "train",
+    "TrainConfig": "plan",
     "train": "train",
     "collect": "collect",
     "change_named": "changes",
@@ -51,7 +51,7 @@ _HOME = {
     "compare": "scores",
     "project": "projection",
 }
-_MODULES = ("diagnostics", "exports", "figures", "lens", "projection", "runs", "scores", "store", "widgets")
+_MODULES = ("bench", "diagnostics", "exports", "figures", "lens", "projection", "runs", "scores", "store", "widgets")
 
 __all__ = sorted([*_HOME, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -8,9 +8,16 @@ import torch
 from ..backbone import Backbone
 from ..runs import provenance
 from .diagnostics import diagnostics
-from .generation import collecting, generation, mid_size, queueing
+from .generation import collecting, generation, queueing
 from .machine import Timer, copy_rate, description, matrix_rate
+from .models import eight_billion, mid_size
+from .results import load, parts, ratio_table, shipped, ways
 from .training import Shape, training
+
+__all__ = [
+    "bench", "collecting", "description", "diagnostics", "generation", "load", "mid_size", "parts", "queueing",
+    "ratio_table", "shipped", "tables", "training", "ways",
+]  # fmt: skip
 
 Part = Literal["training", "generation", "diagnostics"]
 PARTS: tuple[Part, ...] = ("training", "generation", "diagnostics")
@@ -22,25 +29,28 @@ def bench(
 ) -> dict[str, Any]:
     """Every part's results, what was measured on and where it comes from; plain values only.
 
-    Without a `backbone`: the shipped one with problems of its own length, and (as "mid_size") a random Qwen3 with
-    questions and answers as long as GSM8K's. With one: that one, at GSM8K's lengths.
+    Without a `backbone`: the shipped one with problems of its own length, and a random Qwen3 with questions and answers
+    as long as GSM8K's: "mid_size", or on a GPU "eight_billion" of weights. With one: that one, at GSM8K's lengths.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    random = "eight_billion" if device.type == "cuda" else "mid_size"
     machine = description() | {"matrix_rate": matrix_rate(device, torch.float32), "copy_rate": copy_rate(device)}
     found: dict[str, Any] = {"machine": machine}
-    shipped = Backbone.load(backbone or "nano") if set(parts) - {"diagnostics"} else None
-    other = mid_size().to(device) if shipped is not None and backbone is None else None
-    if "training" in parts and shipped is not None:
-        own = (ARITH, 32) if backbone is None else (Shape(), 8)
-        found["training"] = training(shipped, own[0], batch_size=own[1], repeats=repeats, timer=timer)
+    own = Backbone.load(backbone or "nano").to(device) if set(parts) - {"diagnostics"} else None
+    other = None
+    if own is not None and backbone is None:
+        other = eight_billion(device) if random == "eight_billion" else mid_size()
+    if "training" in parts and own is not None:
+        shape, size = (ARITH, 32) if backbone is None else (Shape(), 8)
+        found["training"] = training(own, shape, batch_size=size, repeats=repeats, timer=timer)
         if other is not None:
-            found["training"]["mid_size"] = training(other, Shape(), batch_size=4, repeats=repeats, timer=timer)
-    if "generation" in parts and shipped is not None:
-        found["generation"] = generation(shipped, repeats=repeats, timer=timer)
-        found["generation"]["queue"] = queueing(shipped, repeats=repeats, timer=timer)
+            found["training"][random] = training(other, Shape(), batch_size=4, repeats=repeats, timer=timer)
+    if "generation" in parts and own is not None:
+        found["generation"] = generation(own, repeats=repeats, timer=timer)
+        found["generation"]["queue"] = queueing(own, repeats=repeats, timer=timer)
         if other is not None:
-            found["generation"]["mid_size"] = generation(other, repeats=repeats, timer=timer)
-        found["collect"] = collecting(shipped, repeats=repeats, timer=timer)
+            found["generation"][random] = generation(other, repeats=repeats, timer=timer)
+        found["collect"] = collecting(own, repeats=repeats, timer=timer)
     if "diagnostics" in parts:
         found["diagnostics"] = diagnostics()
     return found | provenance()
@@ -54,9 +64,11 @@ def tables(found: dict[str, Any]) -> str:
             for key, value in found["machine"].items()
         )
     ]
-    for name, part in _parts(found):
+    for name, part in parts(found).items():
         said = [f"{key} {value:.3g}" for key, value in part.items() if isinstance(value, float)]
         lines += ["", f"{name}: {', '.join(said)}"]
+        spent = sorted(part.get("parts", {}).items(), key=lambda row: -row[1])
+        lines += [f"  {text:20}{seconds:8.1f} CPU s {seconds / part['cpu_seconds']:6.0%}" for text, seconds in spent]
         for way, row in part.get("rungs", {}).items():
             times = f"{1e3 * row['median']:9.1f} ms [{1e3 * row['low']:.1f}, {1e3 * row['high']:.1f}]"
             rest = [f"{row[key]:.2f} {text}" for key, text in RATIOS.items() if key in row]
@@ -65,10 +77,3 @@ def tables(found: dict[str, Any]) -> str:
 
 
 RATIOS = {"speedup": "times as fast", "over_floor": "times the floor"}
-
-
-def _parts(found: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The parts and what they hold of other backbones, by name."""
-    named = [(name, found[name]) for name in ("training", "generation", "collect", "diagnostics") if name in found]
-    inner = [(f"{name} {key}", part[key]) for name, part in named for key in ("mid_size", "queue") if key in part]
-    return sorted([*named, *inner])

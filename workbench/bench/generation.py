@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ..backbone import Backbone, Decoding
 from ..collect import collect
@@ -37,20 +36,6 @@ class Restless(Backbone):
     @property
     def stops(self) -> frozenset[int]:
         return frozenset(range(0, len(self.table), 60))
-
-
-def mid_size(seed: int = 0) -> Backbone:
-    """A random Qwen3 of 29 million weights in float32, with the shipped backbone's tokenizer and 8192 words."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Qwen3ForCausalLM(
-            Qwen3Config(
-                hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8,
-                num_key_value_heads=4, head_dim=64, vocab_size=8192, tie_word_embeddings=True,
-                max_position_embeddings=2048, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-            )
-        )  # fmt: skip
-    return Backbone(model, Backbone.load("nano").tokenizer, "mid-size")
 
 
 def generation(

@@ -9,9 +9,11 @@ same in all. Every rung computes the same loss and the same gradients, which is 
     prefix           what stands before the thoughts without gradients, logits where some row has a label
     labels           logits at labels alone, a piece at a time
     sorted           batches of like lengths
+    packed           rows one behind the other, no padding (see workbench/packing.py)
     constant, full   the prefix cache (see workbench/prefixes.py); "full" from the second epoch on
 
-    floor = FLOPs of real tokens / rate of matrix products of the step's own shapes
+    floor = the larger of FLOPs of real tokens / rate of matrix products of the step's own shapes
+                      and bytes of the weights, read forwards and backwards / copy rate
 """
 
 import random
@@ -30,7 +32,7 @@ from ..methods.lta_thinker import LTAThinkerConfig
 from ..plan import TrainConfig, batches
 from ..prefixes import Mode, Prefixes
 from ..tasks import Example
-from .machine import Timer, alternating, matrix_rate
+from .machine import Timer, alternating, copy_rate, matrix_rate
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Rung:
     sorted: bool = False
     prefix: Mode | None = None  # None: as the published scripts do, see `reference_loss`
     full_logits: bool = True
+    padded: bool = True
     batched: bool = True
 
 
@@ -77,8 +80,9 @@ RUNGS = (
     Rung("prefix", prefix="off"),
     Rung("labels", prefix="off", full_logits=False),
     Rung("sorted", True, "off", False),
-    Rung("constant", True, "constant", False),
-    Rung("full", True, "full", False),
+    Rung("packed", True, "off", False, False),
+    Rung("constant", True, "constant", False, False),
+    Rung("full", True, "full", False, False),
 )
 BEST = "constant"  # the default of training
 
@@ -107,7 +111,7 @@ def step(method: LatentMethod, prompts: Sequence[Prompt], rung: Rung) -> Tensor:
     if rung.prefix is None:
         loss = reference_loss(method, prompts, rung.batched)
     else:
-        method.backbone.full_logits = rung.full_logits
+        method.backbone.full_logits, method.backbone.padded = rung.full_logits, rung.padded
         loss = method.likelihood(prompts, method.think(prompts)).mean()
     loss.backward()
     return loss.detach()
@@ -169,12 +173,13 @@ def training(
     rows = {name: {key: value / len(by_length) for key, value in row.items()} for name, row in rows.items()}
     tokens = round(sum(len(p.target) + len(p.after) + shape.thoughts for p in prompts) / len(by_length))
     rate = matrix_rate(backbone.device, backbone.table.dtype, (tokens, backbone.width, _inner(backbone)))
+    bytes_floor = 2 * sum(p.nbytes for p in backbone.model.parameters()) / copy_rate(backbone.device)
     least = {
         rung.name: sum(flops(method, batch, rung, shape) for batch in by_length) / len(by_length) for rung in RUNGS
     }
     for name, row in rows.items():
         row["speedup"] = rows["reference"]["median"] / row["median"]
-        row["floor"] = least[name] / rate
+        row["floor"] = max(least[name] / rate, bytes_floor)
         row["over_floor"] = row["median"] / row["floor"]
     return {
         "speedup": rows[BEST]["speedup"],
@@ -182,6 +187,7 @@ def training(
         "over_floor": rows[BEST]["over_floor"],
         "largest_difference": difference,
         "matrix_rate": rate,
+        "bytes_floor": bytes_floor,
         "batch_size": batch_size,
         "repeats": repeats,
         "timer": timer,

@@ -14,6 +14,7 @@ from .motion import thought_motion
 from .response import response
 from .shares import shares
 from .spectra import distance_qq, spectrum
+from .speed import speed
 
 __all__ = [
     "GALLERY",
@@ -32,6 +33,7 @@ __all__ = [
     "save",
     "shares",
     "spectrum",
+    "speed",
     "step_similarity",
     "style",
     "template",

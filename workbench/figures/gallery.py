@@ -164,4 +164,9 @@ GALLERY: Mapping[str, Entry] = {
         "wb.figures.readout(wb.diagnostics.readout_table(store, examples=2))",
         invented.draw_readout,
     ),
+    "speed": Entry(
+        "Each way of computing the same beside the floor of the machine.",
+        'wb.figures.speed(wb.bench.ways(results, "training"))  # results: wb.bench.load("data/benchmarks/NAME.json")',
+        invented.draw_speed,
+    ),
 }
