@@ -6,6 +6,7 @@ import pytest
 
 from workbench import diagnostics as d
 from workbench import store
+from workbench.bench import tables
 
 bench = import_module("workbench.bench.diagnostics")  # the package has a function of this name
 
@@ -19,10 +20,14 @@ def test_a_store_is_described_in_a_process_of_its_own(tmp_path, monkeypatch):
     assert found["floor"] == pytest.approx(found["bytes"] / found["copy_rate"] + found["flops"] / found["matrix_rate"])
     assert found["over_floor"] == found["seconds"] / found["floor"]
     assert 0.05 < found["peak_gb"] < 4  # an interpreter with numpy, and no more than what was asked for
-    assert set(found["parts"]) == {*bench.PARTS.values(), "rest"}
+    assert set(found["parts"]) == {*bench.PARTS, "rest"}
     assert sum(found["parts"].values()) == pytest.approx(found["cpu_seconds"])
     assert all(found["parts"][name] > 0 for name in ("read", "covariance", "spectrum", "neighbours", "gaussian_kl"))
     assert found["rows"] > 20
+    assert found["seconds"] > 0
+    said = tables({"machine": {"device": "cpu"}, "diagnostics": found})
+    for name, seconds in found["parts"].items():
+        assert f"  {name:20}{seconds:8.1f} CPU s" in said
 
 
 def test_the_random_store_is_a_store(tmp_path, monkeypatch):

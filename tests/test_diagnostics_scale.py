@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 from stores import synthetic_store
+from threadpoolctl import threadpool_info
 
 from workbench import diagnostics as d
 from workbench import store as stores_module
-from workbench.diagnostics import streamed, tables
+from workbench.diagnostics import blocks, cloud_sums, resampling, streamed, tables
 
 CLOUD = [
     *("effective_rank", "participation_ratio", "anisotropy", "cosine", "centred_cosine"),
@@ -19,8 +20,9 @@ CLOUD = [
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Blocks smaller than the data, so that there are several of each kind."""
-    monkeypatch.setattr(streamed, "BLOCK", 300)
-    monkeypatch.setattr(streamed, "ROWS", 16)
+    monkeypatch.setattr(blocks, "BLOCK", 300)
+    monkeypatch.setattr(blocks, "SPAN", 2)
+    monkeypatch.setattr(cloud_sums, "ROWS", 16)
 
 
 def both(store: xr.Dataset, **options) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -89,6 +91,57 @@ def test_far_from_zero_digits_are_kept():
     same(*both(store))
 
 
+@pytest.mark.parametrize("shape", [(400, 1, 2, 96), (90, 1, 2, 200)])
+def test_features_of_very_different_size(shape):
+    """As hidden states have them: one feature holds most of the variance, another most of the mean."""
+    store = synthetic_store(*shape, state="merged")
+    scale = np.exp(np.random.default_rng(0).normal(size=shape[-1]))
+    scale[3] = 200
+    thoughts = store["thought"].values * scale.astype(np.float16)
+    thoughts[..., 7] += 500
+    same(*both(store.assign(thought=(store["thought"].dims, thoughts))))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_is_masked_stays_as_it_is(steps):
+    store = synthetic_store(60, 1, steps, 8)
+    store["mask"][::7] = False
+    before = store.copy(deep=True)
+    same(*both(store))
+    assert store.identical(before)
+
+
+def test_the_number_of_threads_changes_nothing(monkeypatch):
+    store = synthetic_store(60, 2, 3, 8, masked=True)
+    tables = []
+    for count in (1, 2, 5, 100):
+        found = [{"user_api": "openmp", "num_threads": 64}, {"user_api": "blas", "num_threads": count}]
+        monkeypatch.setattr(blocks, "threadpool_info", lambda found=found: found)
+        with blocks.working() as workers:
+            assert workers.threads == min(count, blocks.THREADS)
+        tables.append(d.describe(store, stream=True))
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0], check_exact=True)
+
+
+def test_products_use_their_threads_again():
+    before = [(found["filepath"], found["num_threads"]) for found in threadpool_info()]
+    d.describe(synthetic_store(20, 1, 2, 8), stream=True)
+    assert [(found["filepath"], found["num_threads"]) for found in threadpool_info()] == before
+
+
+@pytest.mark.parametrize("floating", [0, 10**9])
+def test_resamples_are_taken_in_pieces(monkeypatch, floating):
+    monkeypatch.setattr(resampling, "FLOATING", floating)
+    rng, draws = np.random.default_rng(0), resampling.resamples(3000, 4)
+    assert draws.dtype == (float if floating else np.uint16)
+    assert (draws.sum(axis=1) == 3000).all()
+    top, below = rng.random(3000), rng.random(3000)
+    found = resampling.ratio_bootstrap(top, below, draws, 0.9)
+    ratios = (draws.astype(float) @ top) / (draws.astype(float) @ below)
+    assert (found.low, found.high) == pytest.approx(np.quantile(ratios, [0.05, 0.95]), rel=1e-12)
+
+
 def test_neighbours_are_those_of_a_sample_among_all(monkeypatch):
     store = synthetic_store(200, 1, 1, 6)
     found = streamed.streamed(store, 0, d.Thresholds(), None, 3, sample=50).found
@@ -110,7 +163,7 @@ def test_neighbours_are_those_of_a_sample_among_all(monkeypatch):
 
 @pytest.mark.parametrize("kept", [0, 2**31])
 def test_a_lazily_opened_store_is_described_as_a_loaded_one(tmp_path, monkeypatch, kept):
-    monkeypatch.setattr(streamed, "KEPT", kept)
+    monkeypatch.setattr(blocks, "KEPT", kept)
     parts = [synthetic_store(count, 2, 3, 8, masked=True, start=1000 * count) for count in (23, 5)]
     files = [stores_module.save(part, tmp_path / f"{k}.nc") for k, part in enumerate(parts)]
     lazy = stores_module.load(files)
@@ -127,9 +180,13 @@ def test_gaussian_kl_from_moments():
     rng = np.random.default_rng(0)
     p, q = rng.normal(size=(50, 6)) * np.arange(1, 7), rng.normal(size=(9, 6)) + 1
     moments = p.mean(axis=0), np.cov(p.T, bias=True)
-    for shrinkage in (0.1, 0.7):
-        found = d.divergences.gaussian_kl_shrunk(*moments, q, shrinkage=shrinkage)
-        assert found == pytest.approx(d.gaussian_kl(p, q, shrinkage=shrinkage))
+    for rows in (q, q[:4]):  # more than features, and fewer
+        for shrinkage in (0.1, 0.7, 1.0):
+            found = d.divergences.gaussian_kl_shrunk(*moments, rows, shrinkage=shrinkage)
+            assert found == pytest.approx(d.gaussian_kl(p, rows, shrinkage=shrinkage), rel=1e-9)
+    assert d.divergences.gaussian_kl_shrunk(*moments, q, shrinkage=0) == pytest.approx(d.gaussian_kl(p, q, shrinkage=0))
+    with pytest.raises(ValueError, match="singular"):
+        d.divergences.gaussian_kl_shrunk(*moments, q[:4], shrinkage=0)
     with pytest.raises(ValueError, match="all samples of q are equal"):
         d.divergences.gaussian_kl_shrunk(*moments, q[:1].repeat(3, axis=0))
 

@@ -6,14 +6,14 @@
 A floor for one reading and one covariance: spectra, neighbours and intervals come on top.
 """
 
-import cProfile
 import json
-import pstats
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,21 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..diagnostics import describe, streamed
+from ..diagnostics import blocks, cloud_sums, describe, streamed, tables
 from ..store import SCHEMA, load, save
 from .machine import copy_rate, description, matrix_rate
 
 PART = 1000  # examples of a part file
-PARTS = {  # functions that take most of the time, none of which calls another, and what they do
-    "read": "read",
-    "_each": "means of examples",
-    "_pieces": "variance parts",
-    "_scatter": "covariance",
-    "_eigenvalues": "spectrum",
-    "_squared_distances": "distances",
-    "_neighbours": "neighbours",
-    "gaussian_kl_shrunk": "gaussian_kl",
-    "resamples": "bootstrap",
-    "ratio_bootstrap": "bootstrap",
+PARTS = {  # what takes most of the time: its functions, none of which calls another
+    "read": [(blocks, "read")],
+    "means of examples": [(streamed, "_each")],
+    "variance parts": [(streamed, "_pieces")],
+    "covariance": [(cloud_sums, "_scatter")],
+    "spectrum": [(cloud_sums, "_eigenvalues"), (cloud_sums, "covariance_eigenvalues")],
+    "distances": [(cloud_sums, "_squared_distances")],
+    "neighbours": [(cloud_sums, "_neighbours")],
+    "gaussian_kl": [(cloud_sums, "gaussian_kl_shrunk")],
+    "bootstrap": [(tables, "resamples"), (tables, "ratio_bootstrap")],
 }
 RANK = 64  # directions that thoughts of a random store share, beside noise in all
 
@@ -54,8 +53,8 @@ def diagnostics(
     """Describe a random store of examples x slots thoughts [width] in float16, in a process of its own.
 
     seconds (of `describe`, after opening), cpu_seconds (the same over all cores), peak_gb (10^9 bytes), parts (CPU
-    seconds of each, over all cores), floor (seconds) and over_floor, bytes, flops, rates. The store is written to a
-    temporary folder (in `folder`), which needs room for 2 examples x slots x width bytes.
+    seconds of each, over all cores; rest: of everything else), floor (seconds) and over_floor, bytes, flops, rates. The
+    store is written to a temporary folder (in `folder`), which needs room for 2 examples x slots x width bytes.
     """
     with tempfile.TemporaryDirectory(dir=folder) as where:
         size = random_store(Path(where), examples, slots, width, reference, seed)
@@ -142,17 +141,28 @@ def _part(thought: np.ndarray, tokens: np.ndarray, start: int, seed: int) -> xr.
 
 def measured(folder: str, level: str) -> None:
     """Describe the store in a folder, in blocks, and print what it took as JSON."""
-    store, profile = load(folder), cProfile.Profile(time.process_time)
-    started = time.perf_counter()
-    table = profile.runcall(describe, store, level=json.loads(level), stream=True)
-    seconds = time.perf_counter() - started
+    store, spent = load(folder), {part: list[float]() for part in PARTS}
+    for part, functions in PARTS.items():
+        for module, name in functions:
+            setattr(module, name, _timed(getattr(module, name), spent[part]))
+    started, computed = time.perf_counter(), time.process_time()
+    table = describe(store, level=json.loads(level), stream=True)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - computed
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    spent = dict.fromkeys(["describe", *PARTS.values()], 0.0)
-    for (_, _, name), (*_, cumulative, _) in pstats.Stats(profile).stats.items():  # pyright: ignore[reportAttributeAccessIssue]
-        name = PARTS.get(name, name)
-        if name in spent:
-            spent[name] += cumulative
-    total = spent.pop("describe")
-    spent["rest"] = total - sum(spent.values())
-    found = {"seconds": seconds, "cpu_seconds": total, "peak_gb": peak / 1e9, "parts": spent, "rows": len(table)}
+    parts = {part: sum(each) for part, each in spent.items()}
+    parts["rest"] = cpu_seconds - sum(parts.values())
+    found = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gb": peak / 1e9, "parts": parts, "rows": len(table)}
     print(json.dumps(found))
+
+
+def _timed(function: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+    """The function, which then notes the seconds it computed: of its own thread, since several work at once."""
+
+    @wraps(function)
+    def timed(*given: Any, **named: Any) -> Any:
+        started = time.thread_time()
+        found = function(*given, **named)
+        spent.append(time.thread_time() - started)
+        return found
+
+    return timed

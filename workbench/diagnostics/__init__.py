@@ -7,7 +7,8 @@ Effective rank and cosine alone mislead: an untrained, nearly constant thought h
 one or two directions. Read them beside relative spread and accuracy. Statistics are functions of plain arrays (feature
 axis last): `cloud` has those of one cloud, `divergences` of two, `gaussianity` the tests, `thoughts` those that know
 examples and steps, `verdict` the judgement. `tables` makes tables of stores, `comparisons` of stores beside each other
-and beside their labels, `steps` of their positive steps; `streamed` is for stores larger than memory.
+and beside their labels, `steps` of their positive steps; `streamed` is for stores larger than memory
+(`blocks` reads them, `cloud_sums` has their clouds).
 """
 
 from .cloud import (

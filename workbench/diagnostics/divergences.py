@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import solve_triangular
 from scipy.special import log_softmax
 
 from .cloud import NOTHING, spread, still
@@ -75,10 +76,20 @@ def gaussian_kl_shrunk(mean_p: np.ndarray, cov_p: np.ndarray, q_samples: ArrayLi
         raise ValueError("all samples of q are equal: KL(p || q) does not exist, give more different samples")
     if np.trace(cov_p) <= NOTHING * (np.trace(cov_p) + mean_p @ mean_p):
         return float("inf")
-    mean_q, eye = q.mean(axis=0), np.eye(q.shape[1])
-    cov_q = (q - mean_q).T @ (q - mean_q) / len(q)
-    p, q = ((1 - shrinkage) * cov + shrinkage * np.trace(cov) / len(cov) * eye for cov in (cov_p, cov_q))
-    return gaussian_kl_moments(mean_p, p, mean_q, q)
+    shift, q, d = q.mean(axis=0) - mean_p, q - q.mean(axis=0), q.shape[1]
+    floor_p, floor_q = (shrinkage * float(t) / d for t in (np.trace(cov_p), np.square(q).sum() / len(q)))
+    cov_p = (1 - shrinkage) * cov_p
+    cov_p[np.diag_indices(d)] += floor_p
+    q *= np.sqrt((1 - shrinkage) / len(q))
+    if len(q) >= d or not shrinkage:
+        return gaussian_kl_moments(np.zeros(d), cov_p, shift, q.T @ q + floor_q * np.eye(d))
+    # fewer rows than features: inverse and determinant of Q'Q + f I from those of Q Q' + f I (Woodbury, Sylvester)
+    factor = np.linalg.cholesky(q @ q.T + floor_q * np.eye(len(q)))
+    whitened = solve_triangular(factor, q, lower=True)
+    log_q = 2 * np.log(factor.diagonal()).sum() + (d - len(q)) * np.log(floor_q)
+    trace = (np.trace(cov_p) - ((whitened @ cov_p) * whitened).sum()) / floor_q
+    square = (shift @ shift - np.square(whitened @ shift).sum()) / floor_q
+    return float(0.5 * (trace + square - d + log_q - np.linalg.slogdet(cov_p)[1]))
 
 
 def knn_kl(p_samples: ArrayLike, q_samples: ArrayLike, *, k: int = 5) -> float:

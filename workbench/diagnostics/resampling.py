@@ -14,6 +14,7 @@ from scipy import stats
 
 from .inputs import ratio
 
+FLOATING = 2**25  # numbers of resamples that are held in floating point
 K = TypeVar("K", bound=Hashable)
 
 
@@ -127,8 +128,9 @@ def left_out(whole: Mapping[K, float], left: Sequence[Mapping[K, float]], level:
 
 
 def resamples(n: int, seed: int, count: int = 1000) -> np.ndarray:
-    """How often each of `count` resamples holds each of n examples [count, n], in floating point: for products."""
-    drawn = np.empty((count, n))
+    """How often each of `count` resamples holds each of n examples [count, n], in floating point: for products. In 16
+    bits (few are drawn ten times) where that would take more than `FLOATING` numbers: products are then slower."""
+    drawn = np.empty((count, n), np.float64 if count * n <= FLOATING else np.uint16)
     rng = np.random.default_rng(seed)
     for row in drawn:
         row[:] = rng.multinomial(n, np.full(n, 1 / n))
@@ -141,7 +143,9 @@ def ratio_bootstrap(top: np.ndarray, below: np.ndarray, draws: np.ndarray | None
     below = np.asarray(below, dtype=np.float64)
     if draws is None or level is None or not below.any():
         return Estimate(ratio(top, below), np.nan, np.nan)
-    tops, belows = draws @ top, draws @ below
+    both = np.stack([top, below], axis=1)
+    rows = max(1, 2**20 // len(both))  # of resamples that are held in floating point at once
+    tops, belows = np.concatenate([draws[k : k + rows] @ both for k in range(0, len(draws), rows)]).T
     low, high = np.quantile(tops[belows > 0] / belows[belows > 0], [(1 - level) / 2, (1 + level) / 2])
     return Estimate(ratio(top, below), float(low), float(high))
 

@@ -1,6 +1,7 @@
 """The statistics of a store, of several, or of groups of its questions, as tidy tables."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -147,10 +148,12 @@ def _described(
         return pd.DataFrame(columns=pd.Index(COLUMNS))
     if stream is None:
         stream = 8 * store["thought"].size > IN_MEMORY
-    of_all = (streamed if stream else _in_memory)(store, path, thresholds, level, seed)
+    with ThreadPoolExecutor(1) as pool:  # while thoughts are read
+        draws = None if level is None else pool.submit(resamples, len(present), seed)
+        of_all = (streamed if stream else _in_memory)(store, path, thresholds, level, seed)
     reference = store["reference"].transpose("reference", "feature").values if "reference" in store else None
     rows = [
-        *_mean_rows(of_all.each, present, store.sizes["feature"], reference, level, seed),
+        *_mean_rows(of_all.each, present, store.sizes["feature"], reference, level, draws and draws.result()),
         *_other_rows(of_all.found, present),
     ]
     table = [
@@ -198,10 +201,14 @@ def _cut(found: Estimate, name: str) -> tuple[float, float]:
 
 
 def _mean_rows(
-    each: PerExample, present: np.ndarray, width: int, reference: np.ndarray | None, level: float | None, seed: int
+    each: PerExample,
+    present: np.ndarray,
+    width: int,
+    reference: np.ndarray | None,
+    level: float | None,
+    draws: np.ndarray | None,
 ) -> Iterator[Row]:
     """Statistics that are a mean over examples, or a ratio of two."""
-    draws = None if level is None else resamples(len(present), seed)
     steps = np.flatnonzero(present.sum(axis=0) >= 2).tolist()
     deviation, square, there = each.deviation[:, steps], each.square[:, steps], present[:, steps]
     for name, top, below in (
