@@ -127,18 +127,8 @@ def test_collect_on_another_task_than_the_run_was_trained_on(trained, tmp_path, 
 
 
 def test_collect_untrained_with_draws_paths_and_shuffling(backbone, tmp_path):
-    options = [
-        "--method",
-        "soft-prompt",
-        "--paths",
-        "2",
-        "--draws",
-        "3",
-        "--decoding.temperature",
-        "1",
-        "--split",
-        "dev",
-    ]
+    options = ["--method", "soft-prompt", "--paths", "2", "--draws", "3", "--decoding.temperature", "1"]
+    options += ["--split", "dev"]
     for name, more in (("a.nc", []), ("b.nc", ["--batch_size", "2"]), ("c.nc", ["--change", "shuffled"])):
         out = ["--count", "4", "--out", str(tmp_path / name)]
         assert main(["collect", *backbone, *options, *CAP, *more, *out]) == 0
@@ -190,14 +180,26 @@ def test_pretrain(monkeypatch, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+def loaded(argv: list[str]) -> set[str]:
+    """What a command brings in, in a process of its own."""
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from workbench.__main__ import main; "
+    command = [sys.executable, "-c", code + "main(sys.argv[1:])", *argv]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split())
+
+
 def test_looking_at_stores_needs_no_torch(tmp_path):
     store.save(synthetic_store(), tmp_path / "a.nc")
-    code = (
-        "import sys, workbench.__main__ as w; w.main(sys.argv[1:]); print({'torch', 'transformers'} & {*sys.modules})"
-    )
-    command = [sys.executable, "-c", code, "score", str(tmp_path / "a.nc")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "set()"
+    found = loaded(["score", str(tmp_path / "a.nc")])
+    assert "workbench.scores" in found
+    assert not {"torch", "transformers"} & found
+
+
+@pytest.mark.parametrize("command", ["train", "collect"])
+def test_saying_what_there_is_needs_nothing_that_does_it(command):
+    """Methods bring torch and transformers in, since one file holds a method and its options; the rest stays out."""
+    found = loaded([command, "--help"])
+    assert "workbench.methods" in found
+    assert not {"workbench.train", "workbench.collect", "xarray", "pandas", "sklearn", "umap", "plotly"} & found
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes

@@ -15,7 +15,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from workbench.decoding import Decoding, own, pick
+from workbench.decoding import Decoding, likeliest, own, pick
 
 VOCABULARY = 40
 NOTHING = torch.zeros(1, 0, dtype=torch.long)
@@ -117,6 +117,28 @@ def test_of_equally_likely_tokens_top_k_keeps_the_first():
     chance = torch.linspace(0, 1, 50)
     logits = torch.zeros(50, 5)
     assert set(pick(logits, Decoding(temperature=1.0, top_k=2), chance, NOTHING.expand(50, 0)).tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 20, 39, 40, 1000, None])
+def test_the_likeliest_are_the_beginning_of_the_whole_order(top_k):
+    """Many tie here, as logits in bfloat16 do: of these the lower ids come first, at the limit too."""
+    p = torch.randn(50, VOCABULARY, generator=torch.Generator().manual_seed(3)).round().softmax(-1)
+    p[0] = torch.tensor([1.0] + [0.0] * (VOCABULARY - 1))
+    assert len(p[1].unique()) < 10
+    values, order = p.sort(descending=True, stable=True)
+    falling, tokens = likeliest(p, Decoding(temperature=1.0, top_k=top_k))
+    assert tokens.tolist() == order[:, :top_k].tolist()
+    assert falling.tolist() == values[:, :top_k].tolist()
+
+
+def test_with_top_k_the_vocabulary_is_not_sorted(monkeypatch):
+    logits, written = rows(2)
+    expected = pick(logits, Decoding(temperature=1.0, top_k=5), torch.tensor([0.1, 0.9]), written)
+    monkeypatch.setattr(torch.Tensor, "sort", lambda *_, **__: 1 / 0)
+    found = pick(logits, Decoding(temperature=1.0, top_k=5), torch.tensor([0.1, 0.9]), written)
+    assert found.tolist() == expected.tolist()
+    with pytest.raises(ZeroDivisionError):
+        pick(logits, Decoding(temperature=1.0), torch.tensor([0.1, 0.9]), written)
 
 
 def test_the_first_token_of_an_answer_knows_no_repetition():

@@ -153,7 +153,7 @@ def test_attention_is_that_over_the_whole_row(backbone):
     words = prompts(backbone, (1, 1, 1))
     slots = [0, 1, 1]
     cache.arrange(slots, [1, 1, 1])
-    with torch.no_grad(), attention.attending(backbone.model):
+    with torch.no_grad(), attention.attending(backbone.model, attention.NAME, attention.attend):
         found = backbone.model(
             inputs_embeds=torch.stack(words), position_ids=torch.tensor([[lengths[s]] for s in slots]),
             past_key_values=cache, use_cache=True, logits_to_keep=1, shared=cache,

@@ -8,14 +8,14 @@ does not make the old ones move.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from transformers import AttentionInterface, DynamicCache
+from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 NAME = "shared-prompts"  # under which transformers finds `attend`
@@ -31,8 +31,14 @@ def shareable(model: Any) -> bool:
 
 
 @contextmanager
-def attending(model: Any, name: str = NAME) -> Iterator[None]:
-    """Within, the model attends by the function of this name; for `attend` its forward pass must be given `shared=`."""
+def attending(model: Any, name: str, function: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Within, the model attends by this function, which transformers then knows by this name, or knew already."""
+    from transformers import (
+        AttentionInterface,
+    )  # not above: it loads two seconds' worth of what a help page never needs
+
+    if function is not None:
+        AttentionInterface.register(name, function)
     before = model.config._attn_implementation
     model.config._attn_implementation = name
     try:
@@ -189,9 +195,6 @@ def attend(
     on_prompt, on_own = weights.split([far.shape[-1], near.shape[-1]], -1)
     read = shared.spread(shared.gathered(on_prompt) @ prompt_values) + on_own @ value
     return read.reshape(rows, 1, heads, size), None
-
-
-AttentionInterface.register(NAME, attend)
 
 
 def _bias(there: Bool[Tensor, "row position"]) -> Float[Tensor, "row 1 1 position"]:

@@ -70,6 +70,9 @@ class Backbone(nn.Module):
         self.tokenizer, self.name, self.revision = tokenizer, name, revision
         self.prefixes, self.padded, self.full_logits = Prefixes(), False, False  # shortcuts of training: `likelihood`
         # Rows are padded behind a mask here; who saves or generates with transformers' own code needs the id.
+        if tokenizer.is_fast:  # whatever its file says: no piece of text is cut or filled up
+            tokenizer.backend_tokenizer.no_truncation()
+            tokenizer.backend_tokenizer.no_padding()
         if tokenizer.pad_token is None:
             tokenizer.pad_token = PADDING if PADDING in tokenizer.get_vocab() else tokenizer.eos_token
         if self.model.generation_config.pad_token_id is None:
@@ -195,6 +198,9 @@ class Backbone(nn.Module):
         return eos if behind[:1] == [self.tokenizer.eos_token_id] and behind[1:] != self._tokenized("a") else ""
 
     def _tokenized(self, text: str) -> list[int]:
+        # the tokenizer underneath, where there is one: the call above it makes masks too and takes three times as long
+        if self.tokenizer.is_fast:
+            return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def ids(self, text: str) -> Int[Tensor, "_"]:

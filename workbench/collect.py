@@ -4,6 +4,8 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ import yaml
 from tqdm import tqdm
 
 from . import runs, store
-from .backbone import Backbone, Completion, Decoding
+from .backbone import Backbone, Completion, Decoding, pad
 from .changes import Change, change_named
 from .lens import words
 from .methods import LatentMethod, Prompt, Thoughts
@@ -92,7 +94,8 @@ def collect(
         "remark": method.remark(thoughts),
         "seconds": time.time() - started,
     }
-    steps = [_step_vectors(method, prompt) for prompt in prompts]
+    cuts = (slice(start, start + batch_size) for start in range(0, len(prompts), batch_size))
+    steps = [own for cut in cuts for own in _step_vectors(method, prompts[cut])]
     return _dataset(method, task, examples, thoughts, read, similar, steps, answers, attrs)
 
 
@@ -186,16 +189,16 @@ def _dataset(
     if method.training_step is not None:
         attrs = attrs | {"training_step": method.training_step}
     about = runs.describe_method(method)
-    origin = runs.provenance()
+    versions, commit = _code()
     required = {
         "schema": store.SCHEMA,
         "method": method.name,
         "config": yaml.safe_dump(about["options"], sort_keys=False),
         "backbone": method.backbone.name,
         "task": task.name,
-        "versions": json.dumps(origin["versions"]),
-        "commit": origin["commit"],
-        "created": origin["created"],
+        "versions": versions,
+        "commit": commit,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if "mixture_token" in data:
         coords |= _mixed_words(method, data["mixture_token"][1])
@@ -203,6 +206,12 @@ def _dataset(
     dataset = store.mixed(dataset) if "mixture_token" in data else dataset
     store.check(dataset)
     return dataset
+
+
+@cache
+def _code() -> tuple[str, str]:
+    """Versions (JSON) and commit of the code in use: it is loaded once, so they are asked once per process."""
+    return json.dumps(runs.versions()), runs.commit()
 
 
 def _vectors(thoughts: Sequence[Thoughts]) -> dict[str, Any]:
@@ -232,10 +241,15 @@ def _stack(parts: Sequence[torch.Tensor], fill: Any) -> np.ndarray:
     return stacked
 
 
-def _step_vectors(method: LatentMethod, prompt: Prompt) -> torch.Tensor:
+def _step_vectors(method: LatentMethod, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
     """Mean embedding of each gold step's tokens, [1, reasoning, feature]: where a thought that says it would be."""
-    rows = [method.backbone.embed(step).float().mean(0) for step in prompt.steps]
-    return torch.stack(rows)[None].cpu() if rows else torch.zeros(1, 0, method.backbone.width)
+    steps = [step for prompt in prompts for step in prompt.steps]
+    means = torch.zeros(0, method.backbone.width)
+    if steps:
+        ids, there = (value.to(method.backbone.device) for value in pad(steps, "right"))
+        total = (method.backbone.embed(ids).float() * there[..., None]).sum(1)
+        means = (total / there.sum(1, keepdim=True)).cpu()
+    return [own[None] for own in means.split([len(prompt.steps) for prompt in prompts])]
 
 
 def _reference(method: LatentMethod) -> np.ndarray:

@@ -125,10 +125,27 @@ def pick(
         logits = logits.scatter(-1, written, torch.where(known < 0, known * penalty, known / penalty))
     if chance is None:
         return logits.argmax(-1)
-    probability, order = (logits / decoding.temperature).softmax(-1).sort(descending=True, stable=True)
+    probability, tokens = likeliest((logits / decoding.temperature).softmax(-1), decoding)
     kept, total = nucleus(probability, decoding), probability.cumsum(-1)
     target = chance[:, None] * total.gather(-1, kept - 1)
-    return order.gather(-1, torch.searchsorted(total, target).clamp(max=kept - 1))[:, 0]
+    return tokens.gather(-1, torch.searchsorted(total, target).clamp(max=kept - 1))[:, 0]
+
+
+def likeliest(
+    probability: Float[Tensor, "row vocabulary"], limits: Decoding
+) -> tuple[Float[Tensor, "row token"], Int[Tensor, "row token"]]:
+    """The top_k likeliest tokens (all without top_k), the likeliest first, of equally likely ones the lower id first.
+
+    Their probabilities in float32, and their ids. With top_k no others are sorted.
+    """
+    probability, size = probability.float(), probability.shape[-1]
+    if limits.top_k is None or limits.top_k >= size:
+        return probability.sort(descending=True, stable=True)
+    # `topk` of floats takes any of those that tie, and logits in bfloat16 often do. The bits of a float that is not
+    # negative rise as it does, so one whole number holds both: how likely, then how low the id.
+    keys = probability.view(torch.int32).long() << 32 | torch.arange(size - 1, -1, -1, device=probability.device)
+    tokens = keys.topk(limits.top_k).indices
+    return probability.gather(-1, tokens), tokens
 
 
 def nucleus(probability: Float[Tensor, "row token"], decoding: Decoding) -> Int[Tensor, "row 1"]:

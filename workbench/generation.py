@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .attention import SharedPrompts, attending, shareable
+from .attention import NAME, SharedPrompts, attend, attending, shareable
 from .decoding import Decoding, pick, uniforms
 
 SPARE = 4  # answers that have ended stay in the batch until they are one in so many
@@ -85,7 +85,7 @@ def generate(
         with torch.no_grad(), torch.inference_mode(not torch.distributed.is_initialized()):
             flight = _Flight(backbone, rows, decoding, limit, draws, seeds, size)
             while flight.fill():
-                with attending(backbone.model):
+                with attending(backbone.model, NAME, attend):
                     flight.write()
         ids = flight.answers
     texts = backbone.tokenizer.batch_decode(ids, skip_special_tokens=True)

@@ -37,7 +37,7 @@ def pretrain(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def train(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    from .train import TrainConfig
+    from .plan import TrainConfig
 
     parser.add_argument("--config", action="config", help="YAML with differences from the defaults")
     _what(parser, argv, task=TASK)
@@ -49,7 +49,7 @@ def train(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def _answered(parser: ArgumentParser, argv: Sequence[str]) -> None:
     """What is answered, by what: shared by `collect` and `counter`."""
-    from .backbone import Decoding
+    from .decoding import Decoding
     from .tasks import Parsing
 
     parser.add_argument("--run", type=Path | None, default=None, help="folder of a trained run, or use --method")

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AttentionInterface
 
 from .attention import attending
 
@@ -63,7 +62,7 @@ def _run(
     bias = [_bias(own, before, rows[0].dtype) for own, before in zip(there, known, strict=True)]
     packed = Packed([len(row) for row in rows], read, bias, keep)
     positions = [(own.cumsum(0) - 1).clamp(min=0) + before for own, before in zip(there, known, strict=True)]
-    with attending(model, NAME):
+    with attending(model, NAME, attend):
         out = model.base_model(
             inputs_embeds=torch.cat(list(rows))[None],
             position_ids=torch.cat(positions)[None],
@@ -112,6 +111,3 @@ def attend(
         )
         found.append(row.transpose(1, 2))
     return torch.cat(found, 1), None
-
-
-AttentionInterface.register(NAME, attend)

@@ -293,5 +293,5 @@ def draw_speed(width: Width) -> go.Figure:
     table = table.assign(low=table["median"] - 0.01, high=table["median"] + 0.02, over_generate=np.nan)
     table = table.assign(speedup=0.31 / table["median"], over_floor=table["median"] / table["floor"])
     about = {"part": "training", "unit": "seconds per step", "repeats": 5, "machine": "a processor (cpu, 2 cores)"}
-    table.attrs = about | {"commit": "0000000", "created": "2026-01-01", "notes": ["batch size 8"]}
+    table.attrs |= about | {"commit": "0000000", "created": "2026-01-01", "notes": ["batch size 8"]}
     return speed(table, width=width)

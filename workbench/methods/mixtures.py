@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..backbone import Backbone
-from ..decoding import Decoding, nucleus
+from ..decoding import Decoding, likeliest, nucleus
 
 
 def likely(
@@ -20,11 +20,10 @@ def likely(
 ) -> tuple[Int[Tensor, "row component"], Float[Tensor, "row component"]]:
     """The `components` likeliest tokens within the limits and their weights, which sum to 1; the heaviest first.
 
-    Limits hold one after the other, each on what the one before leaves. Only the top_k likeliest are ever sorted.
+    Limits hold one after the other, each on what the one before leaves.
     """
-    most = min(limits.top_k or p.shape[-1], p.shape[-1])
-    falling, tokens = p.topk(most)
-    count = min(components, most)
+    falling, tokens = likeliest(p, limits)
+    count = min(components, falling.shape[-1])
     kept = torch.arange(count, device=p.device) < nucleus(falling, limits)
     weights = falling[:, :count] * kept
     return tokens[:, :count], weights / weights.sum(-1, keepdim=True)
