@@ -1,8 +1,10 @@
 """Results of the benchmark as they are read back, and the figure of them. No time is judged."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,8 @@ from workbench.bench import load, parts, ratio_table, shipped, ways
 from workbench.figures import redraw, save, speed, template
 
 MACHINE = {"device": "cpu", "name": "A <fast> one", "cores": 2, "threads": 1, "torch": "2.13.0"}
+
+ROOT = Path(__file__).parents[1]
 
 
 def rung(median, **ratios):
@@ -269,3 +273,18 @@ def test_the_ratios_of_each_machine_stand_side_by_side():
     assert table.loc[("training", "times as fast, some way"), "two"] == 5.0
     assert len(table) == 11  # nothing else, such as repeats
     assert ratio_table({}).empty
+
+
+def test_the_numbers_in_the_readme_are_those_kept():
+    readme, kept = (ROOT / "README.md").read_text(encoding="utf-8"), shipped()["cpu-2-cores"]
+    training, writing, diagnostics = (kept[part] for part in ("training", "generation", "diagnostics"))
+    rows = {
+        "training step, times as fast as the reference": [part["speedup"] for part in (training, training["mid_size"])],
+        "from the second epoch on": [part["speedup_full"] for part in (training, training["mid_size"])],
+        "training step over the floor": [part["over_floor"] for part in (training, training["mid_size"])],
+        "times as fast as ten calls": [part["speedup_draws10"] for part in (writing, writing["mid_size"])],
+        "over writing the answers alone": [kept["collect"]["over_generate"]],
+    }
+    for row, numbers in rows.items():
+        assert re.search(re.escape(row) + "".join(rf" \| {number:.1f}" for number in numbers), readme), row
+    assert f"takes {diagnostics['seconds']:.0f} seconds and {diagnostics['peak_gb']:.1f} GB" in readme

@@ -31,14 +31,15 @@ def mean_losses(
     its labels, one each. What is not `there` is not looked at. `Backbone.padded` and `Backbone.full_logits` choose the
     plain ways.
     """
-    losses = label_wise(backbone, prefixes, rows, there, labels)
+    packed = shareable(backbone.model) and not (backbone.padded or _own_logits(backbone))
+    losses = (_packed if packed else _padded)(backbone, prefixes, rows, there, labels)
     counts = torch.tensor([len(own) for own in labels])
     owner = torch.arange(len(rows)).repeat_interleave(counts)  # made on the CPU: nothing waits for a GPU
     sums = losses.new_zeros(len(rows)).index_add(0, owner.to(losses.device), losses)
     return sums / counts.to(losses.device)
 
 
-def label_wise(
+def _packed(
     backbone: Backbone,
     prefixes: Sequence[Tensor],
     rows: Sequence[Tensor],
@@ -46,30 +47,44 @@ def label_wise(
     labels: Sequence[Tensor],
 ) -> Float[Tensor, "label"]:
     """Negative log-likelihood of every label of every row, one behind the other."""
-    head, model = backbone.model.get_output_embeddings(), backbone.model
-    own_logits = backbone.full_logits or not is_plain(head, model.config)
-    wanted, paths = torch.cat(list(labels)).to(backbone.device), len(rows) // len(prefixes)
-    if not (own_logits or backbone.padded) and shareable(model):
-        read = [one for one in backbone.prefixes.read(backbone, prefixes) for _ in range(paths)]
-        ends = torch.tensor([len(row) for row in rows]).cumsum(0).tolist()
-        places = [torch.arange(end - len(own), end) for end, own in zip(ends, labels, strict=True)]
-        states = packing.states(model, rows, there, read)
-        return label_losses(states[torch.cat(places).to(states.device)], wanted, head)
+    paths = len(rows) // len(prefixes)
+    read = [one for one in backbone.prefixes.read(backbone, prefixes) for _ in range(paths)]
+    states = packing.states(backbone.model, rows, there, read)
+    ends = torch.tensor([len(row) for row in rows]).cumsum(0).tolist()
+    places = torch.cat([torch.arange(end - len(own), end) for end, own in zip(ends, labels, strict=True)])
+    wanted = torch.cat(list(labels)).to(states.device)
+    return label_losses(states[places.to(states.device)], wanted, backbone.model.get_output_embeddings())
+
+
+def _padded(
+    backbone: Backbone,
+    prefixes: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    there: Sequence[Tensor],
+    labels: Sequence[Tensor],
+) -> Float[Tensor, "label"]:
+    """The same from rows padded to one length, through the model's own attention."""
+    device, paths = backbone.device, len(rows) // len(prefixes)
+    ids, known = pad(prefixes, "left")
+    known = known.to(device)
     with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
-        ids, known = pad(prefixes, "left")
-        cache = backbone.run(backbone.embed(ids), known.to(backbone.device)).cache
+        cache = backbone.run(backbone.embed(ids), known).cache
     cache.batch_repeat_interleave(paths)
-    known = known.to(backbone.device).repeat_interleave(paths, 0)
-    embeds, mask = pad(rows, "left")[0], torch.cat([known, pad(there, "left")[0]], 1)
-    counts, longest = [len(own) for own in labels], max(len(own) for own in labels)
-    owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)).to(wanted.device)
-    columns = torch.cat([torch.arange(longest - count, longest) for count in counts]).to(wanted.device)
-    first = embeds.shape[1] - longest
-    if own_logits:
-        at = torch.arange(first, embeds.shape[1], device=wanted.device)
+    mask = torch.cat([known.repeat_interleave(paths, 0), pad(there, "left")[0]], 1)
+    embeds, counts = pad(rows, "left")[0], [len(own) for own in labels]
+    owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)).to(device)
+    columns = torch.cat([torch.arange(max(counts) - count, max(counts)) for count in counts]).to(device)
+    wanted, first = torch.cat(list(labels)).to(device), embeds.shape[1] - max(counts)
+    if _own_logits(backbone):
+        at = torch.arange(first, embeds.shape[1], device=device)
         logits = backbone.run(embeds, mask, cache=cache, logits_at=at).logits
         assert logits is not None
         return F.cross_entropy(logits.float()[owner, columns], wanted, reduction="none")
     states = backbone.run(embeds, mask, cache=cache).hidden
     assert states is not None
-    return label_losses(states[owner, first + columns], wanted, head)
+    return label_losses(states[owner, first + columns], wanted, backbone.model.get_output_embeddings())
+
+
+def _own_logits(backbone: Backbone) -> bool:
+    """Whether the model's own logits are taken: they are asked for, or more than the output head's product."""
+    return backbone.full_logits or not is_plain(backbone.model.get_output_embeddings(), backbone.model.config)
