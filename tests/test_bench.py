@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -38,6 +39,18 @@ def test_the_result_has_every_rung_and_ratio(tiny):
     for rung in RUNGS:  # the floor is one step's: of four batches the mean
         least = flops(method, SMALL.prompts(method.backbone, 12), rung, SMALL) / 4 / found["matrix_rate"]
         assert found["rungs"][rung.name]["floor"] == pytest.approx(max(least, found["bytes_floor"]))
+
+
+def test_the_compiled_way_is_measured_when_asked_for(tiny, monkeypatch):
+    """Whether it computes the same is asked in test_packing."""
+    module, within = sys.modules[training.__module__], []
+    monkeypatch.setattr(module, "compiled", lambda model: nullcontext(within.append(model)))
+    backbone = tiny()
+    found = training(backbone, SMALL, batch_size=3, repeats=1, timer="cpu", compile=True)
+    assert within == [backbone.model] * 3  # to compare gradients, to warm up, to be timed
+    assert list(found["rungs"])[-1] == "compiled"
+    for key in ("speedup", "over_floor"):
+        assert found[f"{key}_compiled"] == found["rungs"]["compiled"][key]
 
 
 def test_rungs_that_compute_something_else_are_refused(tiny, monkeypatch):
@@ -81,6 +94,8 @@ def test_the_command_prints_a_table_or_json_and_writes_it(monkeypatch, tiny, tmp
     assert json.loads((tmp_path / "a" / "b.json").read_text()) == result
     assert main(["bench", "all", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == result
+    assert main(["bench", "all", "--out", str(tmp_path)]) == 2
+    assert f"--out {tmp_path} is a folder; name a file" in capsys.readouterr().err
 
 
 def test_invented_prompts_begin_alike_and_are_the_same_every_time(tiny):

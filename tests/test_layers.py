@@ -42,7 +42,7 @@ ALLOWED = {
     "plan": "config methods prefixes",
     "checkpointing": "attention",
     "launch": "methods plan",
-    "train": "config decoding files tasks backbone methods diagnostics runs plan checkpointing launch prefixes",
+    "train": "config decoding files tasks backbone methods diagnostics runs plan checkpointing launch packing prefixes",
     "dry_run": "tasks backbone label_losses methods plan train",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
@@ -54,7 +54,7 @@ ALLOWED = {
     "widgets": "files store scores diagnostics projection exports runs figures",
     "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect counter "
     "figures",
-    "bench": "tasks decoding prefixes generation backbone methods store diagnostics runs plan train collect",
+    "bench": "tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train collect",
 }
 ALLOWED["options"] = "config decoding tasks methods plan counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything

@@ -2,7 +2,6 @@
 
 import dataclasses
 from contextlib import nullcontext
-from typing import Any
 
 import pytest
 import torch
@@ -122,27 +121,6 @@ def test_a_backbone_that_is_trained_reads_with_gradients(tiny, family):
     for gradients in found.values():
         for one, other in zip(gradients, wanted, strict=True):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
-
-
-def test_rows_are_not_padded(tiny, monkeypatch):
-    """The model sees every token once, and with `padded` a rectangle."""
-    backbone, shapes = tiny("llama"), []
-    inner: Any = backbone.model.base_model
-    forward = inner.forward
-
-    def told(inputs_embeds, **given):
-        shapes.append(tuple(inputs_embeds.shape[:2]))
-        return forward(inputs_embeds=inputs_embeds, **given)
-
-    monkeypatch.setattr(inner, "forward", told)
-    given = prompts(backbone)
-    behind = [4 + len(p.after) + len(p.target) - 1 for p in given]
-    backbone.prefixes = Prefixes("off")
-    loss_and_gradient(backbone, given)
-    assert shapes == [(1, sum(len(p.before) for p in given)), (1, sum(behind))]
-    backbone.padded = True
-    loss_and_gradient(backbone, given)
-    assert shapes[2:] == [(3, max(len(p.before) for p in given)), (3, max(behind))]
 
 
 def test_training_says_when_the_cache_is_full_and_ends_at_the_same_weights(tiny, tmp_path):

@@ -308,8 +308,12 @@ def bench(given: Namespace) -> None:
     from .bench import PARTS, bench, tables
     from .files import write_json
 
+    if given.out is not None:  # what takes minutes is not lost in the end
+        if given.out.is_dir():
+            raise ValueError(f"--out {given.out} is a folder; name a file, such as {given.out / 'here.json'}")
+        given.out.parent.mkdir(parents=True, exist_ok=True)
     parts = PARTS if given.part == "all" else (given.part,)
-    found = bench(parts, given.backbone, repeats=given.repeats, timer=given.timer)
+    found = bench(parts, given.backbone, repeats=given.repeats, timer=given.timer, compile=given.compile)
     if given.out is not None:
         write_json(given.out, found)
     print(json.dumps(found, indent=2) if given.json else tables(found))

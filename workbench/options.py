@@ -135,6 +135,8 @@ def bench(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--backbone", type=str | None, default=None, help=f"shipped name, folder, or hub id; {small}")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of all ways in turn, after one to warm up")
     parser.add_argument("--timer", type=Literal["wall", "cpu"], default="wall", help="cpu: for a busy machine, no GPU")
+    fused = "training also with layers fused by torch.compile (a minute more; needs a C++ compiler)"
+    parser.add_argument("--compile", action="store_true", help=fused)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--out", type=Path | None, default=None, help="file for the JSON object")
 

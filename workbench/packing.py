@@ -7,8 +7,10 @@ Matrix products and norms take the long row, attention takes each row's part of 
 batch costs what its tokens cost, and no answer depends on what else is in the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,6 +57,34 @@ def states(
     return _run(model, rows, there, read, keep=False)[1]
 
 
+@contextmanager
+def compiled(model: Any) -> Iterator[None]:
+    """Within, packed rows go through layers that torch.compile has fused: norms, rotations, activations.
+
+    Lengths are dynamic, and attention, whose shapes change with every batch, is left as it is: one compilation of about
+    half a minute serves all batches. What is not packed (answers that are written) goes through the layers as they are.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer  # not above: it takes a second to load
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.forward = _fused(layer.forward)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward  # the class has it
+
+
+def _fused(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    fused: Callable[..., Tensor] = torch.compile(forward, dynamic=True)
+
+    def run(*args: Any, packed: Packed | None = None, **kwargs: Any) -> Tensor:
+        return forward(*args, **kwargs) if packed is None else fused(*args, packed=packed, **kwargs)
+
+    return run
+
+
 def _run(
     model: Any, rows: Sequence[Tensor], there: Sequence[Tensor], read: Sequence[Read], keep: bool
 ) -> tuple[Packed, Tensor]:
@@ -62,7 +92,7 @@ def _run(
     bias = [_bias(own, before, rows[0].dtype) for own, before in zip(there, known, strict=True)]
     packed = Packed([len(row) for row in rows], read, bias, keep)
     positions = [(own.cumsum(0) - 1).clamp(min=0) + before for own, before in zip(there, known, strict=True)]
-    with attending(model, NAME, attend):
+    with attending(model, NAME, _untraced()):
         out = model.base_model(
             inputs_embeds=torch.cat(list(rows))[None],
             position_ids=torch.cat(positions)[None],
@@ -111,3 +141,9 @@ def attend(
         )
         found.append(row.transpose(1, 2))
     return torch.cat(found, 1), None
+
+
+@cache
+def _untraced() -> Callable[..., Any]:
+    """`attend`, through which torch.compile does not look."""
+    return torch.compiler.disable(attend)

@@ -37,6 +37,9 @@ class TrainConfig:
     or once in all and kept in RAM (full). Rounding aside the same numbers."""
     prefix_cache_gib: float = 4.0
     """RAM of each process for prefix_cache=full; prefixes that do not fit are read again in every epoch."""
+    compile: bool = False
+    """Let torch.compile fuse what stands between the matrix products of packed rows: a tenth to a fifth less time per
+    step, after half a minute or more for the compilation (needs a C++ compiler). Rounding aside the same numbers."""
     padded: bool = False
     """Rows of a batch padded to one length, the plain way, instead of packed one behind the other; prefixes are then
     read anew for each batch. Rounding aside the same numbers."""
@@ -80,6 +83,11 @@ class TrainConfig:
         rates = dict.fromkeys(("lr", "adamw_lr", "prefix_cache_gib"), (0.0, math.inf))
         bounded(self, warmup=(0, 1), weight_decay=(0, 1e6), clip=(1e-9, math.inf), **rates)
         bounded(self, probe_answers=(0, self.probe_examples))
+        plain = [name for name in ("padded", "full_logits", "gradient_checkpointing") if getattr(self, name)]
+        if self.compile and plain:
+            raise ValueError(
+                f"compile and {plain[0]} in the training settings: only packed layers are compiled; give one"
+            )
         counts = ("examples", "epochs", "batch_size", "micro_batch", "processes")
         for name in (*counts, "log_every", "probe_every", "save_every", "snapshot_every"):
             value = getattr(self, name)

@@ -25,6 +25,7 @@ from .diagnostics import probe
 from .files import read_jsonl, whole, write_json, write_text
 from .launch import alike, gathered, gathered_module, launched
 from .methods import LatentMethod, Prompt
+from .packing import compiled
 from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
 from .prefixes import Prefixes
 from .tasks import Task
@@ -57,7 +58,8 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     stages, stage, epoch, cuts = method.stages(), None, "", []
     shown: dict[str, Any] = {} if run.main else {"disable": True}  # disable=False would overrule TQDM_DISABLE
     progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
-    layers = checkpointed(method.backbone.model) if config.gradient_checkpointing else nullcontext()
+    way = checkpointed if config.gradient_checkpointing else compiled if config.compile else nullcontext
+    layers = way(method.backbone.model)
     with _stop_softly() as stop, progress as bar, layers:
         for step in plan[done:]:
             if step.stage != stage:
@@ -330,7 +332,15 @@ def make_optimizers(method: nn.Module, config: TrainConfig) -> list[torch.optim.
 
 def _decisive(setup: dict[str, Any]) -> dict[str, Any]:
     """A run's setup without the settings that say how numbers are computed, not which: resuming may change those."""
-    free = ("gradient_checkpointing", "processes", "prefix_cache", "prefix_cache_gib", "padded", "full_logits")
+    free = (
+        "gradient_checkpointing",
+        "processes",
+        "prefix_cache",
+        "prefix_cache_gib",
+        "compile",
+        "padded",
+        "full_logits",
+    )
     return setup | {"training": {name: value for name, value in setup["training"].items() if name not in free}}
 
 

@@ -25,12 +25,18 @@ ARITH = Shape(constant=4, question=26, target=20)  # tokens of the shipped backb
 
 
 def bench(
-    parts: Sequence[Part] = PARTS, backbone: str | None = None, *, repeats: int = 5, timer: Timer = "wall"
+    parts: Sequence[Part] = PARTS,
+    backbone: str | None = None,
+    *,
+    repeats: int = 5,
+    timer: Timer = "wall",
+    compile: bool = False,
 ) -> dict[str, Any]:
     """Every part's results, what was measured on and where it comes from; plain values only.
 
     Without a `backbone`: the shipped one with problems of its own length, and a random Qwen3 with questions and answers
     as long as GSM8K's: "mid_size", or on a GPU "eight_billion" of weights. With one: that one, at GSM8K's lengths.
+    `compile` adds a training step whose layers torch.compile has fused.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     random = "eight_billion" if device.type == "cuda" else "mid_size"
@@ -42,9 +48,11 @@ def bench(
         other = eight_billion(device) if random == "eight_billion" else mid_size()
     if "training" in parts and own is not None:
         shape, size = (ARITH, 32) if backbone is None else (Shape(), 8)
-        found["training"] = training(own, shape, batch_size=size, repeats=repeats, timer=timer)
+        found["training"] = training(own, shape, batch_size=size, repeats=repeats, timer=timer, compile=compile)
         if other is not None:
-            found["training"][random] = training(other, Shape(), batch_size=4, repeats=repeats, timer=timer)
+            found["training"][random] = training(
+                other, Shape(), batch_size=4, repeats=repeats, timer=timer, compile=compile
+            )
     if "generation" in parts and own is not None:
         found["generation"] = generation(own, repeats=repeats, timer=timer)
         found["generation"]["queue"] = queueing(own, repeats=repeats, timer=timer)

@@ -11,6 +11,7 @@ same in all. Every rung computes the same loss and the same gradients, which is 
     sorted           batches of like lengths
     packed           rows one behind the other, no padding (see workbench/packing.py)
     constant, full   the prefix cache (see workbench/prefixes.py); "full" from the second epoch on
+    compiled         as constant, with layers that torch.compile has fused; only when asked for
 
     floor = the larger of FLOPs of real tokens / rate of matrix products of the step's own shapes
                       and bytes of the weights, read forwards and backwards / copy rate
@@ -18,6 +19,7 @@ same in all. Every rung computes the same loss and the same gradients, which is 
 
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,6 +31,7 @@ from torch.nn import functional as F
 from ..backbone import Backbone, pad
 from ..methods import LatentMethod, Prompt, build
 from ..methods.lta_thinker import LTAThinkerConfig
+from ..packing import compiled
 from ..plan import TrainConfig, batches
 from ..prefixes import Mode, Prefixes
 from ..tasks import Example
@@ -72,6 +75,7 @@ class Rung:
     full_logits: bool = True
     padded: bool = True
     batched: bool = True
+    compiled: bool = False
 
 
 RUNGS = (
@@ -84,6 +88,7 @@ RUNGS = (
     Rung("constant", True, "constant", False, False),
     Rung("full", True, "full", False, False),
 )
+COMPILED = Rung("compiled", True, "constant", False, False, compiled=True)
 BEST = "constant"  # the default of training
 
 
@@ -150,6 +155,7 @@ def training(
     repeats: int = 5,
     seed: int = 0,
     timer: Timer = "wall",
+    compile: bool = False,
 ) -> dict[str, Any]:
     """Seconds per step of each rung (median and quartiles of alternating epochs of four batches), their ratios."""
     options = LTAThinkerConfig(thoughts=shape.thoughts, alignment="none", focus_weight=0.0)
@@ -160,31 +166,35 @@ def training(
     order = random.Random(seed).sample(prompts, len(prompts))
     at_random = [order[k : k + batch_size] for k in range(0, len(order), batch_size)]
     cuts = {True: by_length, False: at_random}
-    kept = {rung.name: Prefixes(rung.prefix or "off", 1e3) for rung in RUNGS}
-    difference = _check(method, at_random[0], kept)
+    rungs = (*RUNGS, COMPILED) if compile else RUNGS
+    kept = {rung.name: Prefixes(rung.prefix or "off", 1e3) for rung in rungs}
+    difference = _check(method, at_random[0], rungs, kept)
 
     def epoch(rung: Rung) -> None:
         backbone.prefixes = kept[rung.name]
-        for batch in cuts[rung.sorted]:
-            step(method, batch, rung)
+        with compiled(backbone.model) if rung.compiled else nullcontext():
+            for batch in cuts[rung.sorted]:
+                step(method, batch, rung)
 
     # the first round, which is not counted, fills the caches
-    rows = alternating({rung.name: partial(epoch, rung) for rung in RUNGS}, repeats, backbone.device, timer)
+    rows = alternating({rung.name: partial(epoch, rung) for rung in rungs}, repeats, backbone.device, timer)
     rows = {name: {key: value / len(by_length) for key, value in row.items()} for name, row in rows.items()}
     tokens = round(sum(len(p.target) + len(p.after) + shape.thoughts for p in prompts) / len(by_length))
     rate = matrix_rate(backbone.device, backbone.table.dtype, (tokens, backbone.width, _inner(backbone)))
     bytes_floor = 2 * sum(p.nbytes for p in backbone.model.parameters()) / copy_rate(backbone.device)
     least = {
-        rung.name: sum(flops(method, batch, rung, shape) for batch in by_length) / len(by_length) for rung in RUNGS
+        rung.name: sum(flops(method, batch, rung, shape) for batch in by_length) / len(by_length) for rung in rungs
     }
     for name, row in rows.items():
         row["speedup"] = rows["reference"]["median"] / row["median"]
         row["floor"] = max(least[name] / rate, bytes_floor)
         row["over_floor"] = row["median"] / row["floor"]
+    more = {f"{key}_compiled": rows["compiled"][key] for key in ("speedup", "over_floor")} if compile else {}
     return {
         "speedup": rows[BEST]["speedup"],
         "speedup_full": rows["full"]["speedup"],
         "over_floor": rows[BEST]["over_floor"],
+        **more,
         "largest_difference": difference,
         "matrix_rate": rate,
         "bytes_floor": bytes_floor,
@@ -196,12 +206,13 @@ def training(
     }
 
 
-def _check(method: LatentMethod, batch: Sequence[Prompt], kept: dict[str, Prefixes]) -> float:
+def _check(method: LatentMethod, batch: Sequence[Prompt], rungs: Sequence[Rung], kept: dict[str, Prefixes]) -> float:
     """The largest relative difference of gradients from the reference's; ValueError where it is no rounding."""
     found = []
-    for rung in RUNGS:
+    for rung in rungs:
         method.backbone.prefixes = kept[rung.name]
-        step(method, batch, rung)
+        with compiled(method.backbone.model) if rung.compiled else nullcontext():
+            step(method, batch, rung)
         found.append(torch.cat([p.grad.flatten().float() for p in method.parameters() if p.grad is not None]))
     worst = max(float((other - found[0]).norm() / found[0].norm()) for other in found[1:])
     allowed = 1e-3 if method.backbone.table.dtype == torch.float32 else 0.1
