@@ -74,10 +74,12 @@ def test_the_floor_is_counted_by_hand(tiny):
     pair = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
     head = backbone.table.numel() * len(prompt.target)
     own = 6 * sum(p.numel() for p in method.parameters() if p.requires_grad) * (len(prompt.question) + 5)
-    suffix = 4 * weights * behind + 3 * pair * behind * (before + behind / 2) + 4 * head + own
+    suffix = 4 * weights * behind + pair * behind * (2 * before + 3 * behind / 2) + 4 * head + own
     read = {"off": before, "constant": before - 4, "full": 0}
     for mode, count in read.items():
-        wanted = suffix + 2 * weights * count + pair * count * before / 2
+        # the last `count` of the prefix look at all before them
+        seen = sum(range(before - count, before)) + count / 2
+        wanted = suffix + 2 * weights * count + pair * seen
         assert flops(method, [prompt], Rung("x", prefix=mode), Shape(4, 8, 6)) == pytest.approx(wanted)
 
 

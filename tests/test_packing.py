@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from test_backbone import prompts
 from test_prefixes import loss_and_gradient
 
-from workbench.backbone import Decoding
+from workbench.attention import shareable
+from workbench.backbone import Backbone, Decoding
 from workbench.packing import compiled
 from workbench.plan import TrainConfig
 from workbench.prefixes import Prefixes
@@ -16,6 +18,7 @@ from workbench.prefixes import Prefixes
 def test_rows_are_not_padded(tiny, monkeypatch):
     """The model sees every token once, and with `padded` a rectangle."""
     backbone, shapes = tiny("llama"), []
+    assert shareable(backbone.model)
     inner: Any = backbone.model.base_model
     forward = inner.forward
 
@@ -71,3 +74,27 @@ def test_what_is_not_packed_is_not_compiled(other):
     settings: dict[str, Any] = {"compile": True, other: True}
     with pytest.raises(ValueError, match=rf"compile and {other} .*: only packed layers are compiled; give one"):
         TrainConfig(**settings)
+
+
+def of_kind(kind: str) -> Backbone:
+    """A tiny random model of another family, in float64."""
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {} if kind == "Falcon" else {"num_key_value_heads": 2}
+    small = {"qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 16}
+    ranks = {"kv_lora_rank": 16, "q_lora_rank": 16, "first_k_dense_replace": 2}
+    shape = sizes | (small | ranks if kind == "DeepseekV3" else {})
+    config = getattr(transformers, f"{kind}Config")(vocab_size=129, initializer_range=0.2, pad_token_id=0, **shape)
+    torch.manual_seed(0)
+    return Backbone(transformers.AutoModelForCausalLM.from_config(config).double(), Backbone.load().tokenizer, kind)
+
+
+@pytest.mark.parametrize("kind", ["StableLm", "Nemotron", "Falcon", "DeepseekV3"])
+def test_models_whose_attention_is_of_another_kind_are_padded(kind):
+    """Some do not hand on what they are given; of DeepSeek's, whose do, values are smaller than keys."""
+    backbone = of_kind(kind)
+    assert shareable(backbone.model) == (kind == "DeepseekV3")
+    found = {}
+    for mode in ("plain", "off", "constant", "full"):
+        backbone.padded, backbone.prefixes = mode == "plain", Prefixes("off" if mode == "plain" else mode)
+        found[mode] = [loss_and_gradient(backbone, prompts(backbone)) for _ in range(2)]
+        torch.testing.assert_close(found[mode], found["plain"], atol=1e-6, rtol=1e-6)

@@ -96,7 +96,7 @@ def test_full_reads_each_prefix_once_and_keeps_within_its_budget(tiny, lengths):
         small.read(backbone, rows)
     assert 0 < small.bytes <= prefixes.bytes / 2
     assert len(small.kept) == 1
-    assert small.said.startswith("the prefix cache holds 1 prefixes in its ")
+    assert small.said.startswith("the prefix cache is full with 1 of the prefixes in ")
     assert small.said.endswith("read again in every epoch. Give more with --training.prefix_cache_gib")
 
 
@@ -135,7 +135,7 @@ def test_training_says_when_the_cache_is_full_and_ends_at_the_same_weights(tiny,
         method = build("soft-prompt", tiny("qwen3"))
         train(method, task, dataclasses.replace(config, **setting), tmp_path / name)
         found[name] = method.vectors.detach()
-        said = "the prefix cache holds" in (tmp_path / name / "metrics.jsonl").read_text()
+        said = "the prefix cache is full" in (tmp_path / name / "metrics.jsonl").read_text()
         assert said == (name == "little")
     torch.testing.assert_close(found["full"], found["plain"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found["little"], found["plain"], atol=1e-5, rtol=1e-4)

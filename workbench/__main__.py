@@ -314,9 +314,9 @@ def bench(given: Namespace) -> None:
         given.out.parent.mkdir(parents=True, exist_ok=True)
     parts = PARTS if given.part == "all" else (given.part,)
     found = bench(parts, given.backbone, repeats=given.repeats, timer=given.timer, compile=given.compile)
+    print(json.dumps(found, indent=2) if given.json else tables(found))
     if given.out is not None:
         write_json(given.out, found)
-    print(json.dumps(found, indent=2) if given.json else tables(found))
 
 
 def check(given: Namespace) -> int:

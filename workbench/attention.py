@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,14 +21,35 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 NAME = "shared-prompts"  # under which transformers finds `attend`
 BLOCK = 64  # positions by which buffers grow
+_TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models, and what `_hands_on` said of them
 
 
 def shareable(model: Any) -> bool:
-    """Whether the model attends in the usual way, to all that stands before: `attend` can take its place then."""
+    """Whether the model attends in the usual way, to all that stands before, and lets its attention be replaced."""
     config = model.config
     layers = DynamicCache(config=config).layers
     usual = config._attn_implementation == "sdpa" and config.get_text_config(decoder=True) is config
-    return usual and bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    return usual and bool(layers) and all(type(layer) is DynamicLayer for layer in layers) and _hands_on(model)
+
+
+def _hands_on(model: Any) -> bool:
+    """Whether every layer hands on to an attention of ours what the model was given for it: tried once, on a token."""
+    if model not in _TRIED:
+        seen: list[int] = []
+
+        def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, *_: Any, **given: Any) -> Any:
+            seen.append(given["shared"])
+            return torch.zeros_like(query).transpose(1, 2)[..., : value.shape[-1]], None
+
+        weight = model.get_input_embeddings().weight
+        token = torch.zeros(1, 1, weight.shape[1], dtype=weight.dtype, device=weight.device)
+        try:
+            with torch.no_grad(), attending(model, "tried", attention):
+                model.base_model(inputs_embeds=token, use_cache=False, shared=1)
+        except Exception:  # whatever a model of another kind stumbles over, transformers' own way is left
+            seen.clear()
+        _TRIED[model] = len(seen) == len(DynamicCache(config=model.config).layers)
+    return _TRIED[model]
 
 
 @contextmanager

@@ -43,13 +43,18 @@ def launched(method: LatentMethod, config: TrainConfig) -> Accelerator:
             f"use `torchrun --nproc_per_node {config.processes} -m workbench train ...`, or `accelerate launch` on GPUs"
         )
     if _asked("ACCELERATE_USE_FSDP"):
-        check_sharding(accelerator, method)
+        check_sharding(accelerator, method, config)
         method._no_split_modules = method.backbone.model._no_split_modules  # accelerate shards these one by one
     return accelerator
 
 
-def check_sharding(accelerator: Accelerator, method: LatentMethod) -> None:
+def check_sharding(accelerator: Accelerator, method: LatentMethod, config: TrainConfig) -> None:
     """Raise one sentence unless this method can be sharded as asked."""
+    if config.prefix_cache == "full" or config.compile:
+        what = "prefix_cache=full" if config.prefix_cache == "full" else "compile"
+        raise ValueError(
+            f"{what} in the training settings does not go with FSDP; train without it, or without use_fsdp"
+        )
     if accelerator.distributed_type != DistributedType.FSDP:
         raise ValueError(
             "accelerate shards (FSDP) on several GPUs only and would train unsharded here; launch without use_fsdp"

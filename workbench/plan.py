@@ -33,8 +33,9 @@ class TrainConfig:
     """Compute the backbone's activations again in the backward pass instead of keeping them: less memory, about a third
     more time, the same gradients."""
     prefix_cache: Mode = "constant"
-    """What stands before the thoughts is read anew for each batch (off), without what all of it begins with (constant),
-    or once in all and kept in RAM (full). Rounding aside the same numbers."""
+    """What stands before the thoughts is read anew for each batch (off), but for the instruction that all of it begins
+    with, which is read once (constant), or once in all and kept in RAM (full). Always off for a backbone that is
+    trained, that is sharded, or whose attention is of another kind than Qwen's. Rounding aside the same numbers."""
     prefix_cache_gib: float = 4.0
     """RAM of each process for prefix_cache=full; prefixes that do not fit are read again in every epoch."""
     compile: bool = False
@@ -42,7 +43,7 @@ class TrainConfig:
     step, after half a minute or more for the compilation (needs a C++ compiler). Rounding aside the same numbers."""
     padded: bool = False
     """Rows of a batch padded to one length, the plain way, instead of packed one behind the other; prefixes are then
-    read anew for each batch. Rounding aside the same numbers."""
+    read anew for each batch. To check the other ways against. Rounding aside the same numbers."""
     full_logits: bool = False
     """Logits of all rows and target columns at once, the plain way, instead of at labels only and a piece at a time;
     rows are then padded. Rounding aside the same numbers."""
@@ -87,6 +88,10 @@ class TrainConfig:
         if self.compile and plain:
             raise ValueError(
                 f"compile and {plain[0]} in the training settings: only packed layers are compiled; give one"
+            )
+        if self.prefix_cache == "full" and (self.padded or self.full_logits):
+            raise ValueError(
+                "prefix_cache=full and padded rows in the training settings: those are read anew; give one"
             )
         counts = ("examples", "epochs", "batch_size", "micro_batch", "processes")
         for name in (*counts, "log_every", "probe_every", "save_every", "snapshot_every"):

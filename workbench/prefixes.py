@@ -5,7 +5,9 @@
     full       each prefix is read once and kept in RAM, until the budget is used up; what does not fit is read again
 
 Keys and values of a prefix need, for every layer, 2 x (key-value heads) x (head size) numbers per token: 144 KiB for
-Qwen3-8B in bfloat16. Only for a backbone whose weights do not change; one that is trained always reads.
+Qwen3-8B in bfloat16. Only for a backbone whose weights do not change: one that is trained always reads, with
+gradients. So do padded rows (see `likelihood`), and processes that share a model's weights (FSDP): they must meet in
+every forward pass, and what each has kept differs.
 """
 
 from collections.abc import Sequence
@@ -42,7 +44,7 @@ class Prefixes:
         self.mode, self.budget, self.said = mode, budget_gib * GIB, ""
         self.common: tuple[int, ...] | None = None  # what all prefixes so far begin with; None before the first
         self.begun: Layers = []  # its keys and values
-        self.kept: dict[bytes, Tensor] = {}  # ids -> keys and values [layer, 2, head, place, feature], on the CPU
+        self.kept: dict[bytes, Layers] = {}  # by ids, on the CPU
         self.bytes = 0
 
     def read(self, backbone: Reader, prefixes: Sequence[Int[Tensor, "_"]]) -> list[Read]:
@@ -76,20 +78,20 @@ class Prefixes:
         for name, layers in read.items():
             self._keep(name, layers)
         for name in set(names) - set(new):
-            layers = self.kept[name].to(backbone.device)
-            read[name] = [(keys[None], values[None]) for keys, values in layers]
+            read[name] = [(keys.to(backbone.device), values.to(backbone.device)) for keys, values in self.kept[name]]
         return [[read[name]] for name in names]
 
     def _keep(self, name: bytes, layers: Layers) -> None:
         size = sum(states.nbytes for layer in layers for states in layer)
         if self.bytes + size > self.budget:
             self.said = (
-                f"the prefix cache holds {len(self.kept):,} prefixes in its {self.budget / GIB:g} GiB and is full; the "
+                f"the prefix cache is full with {len(self.kept):,} of the prefixes in {self.budget / GIB:g} GiB; the "
                 "others are read again in every epoch. Give more with --training.prefix_cache_gib"
             )
             return
         self.bytes += size
-        self.kept[name] = torch.stack([torch.cat(layer) for layer in layers]).cpu()
+        # copies, since what was read together lies in one piece
+        self.kept[name] = [(keys.to("cpu", copy=True), values.to("cpu", copy=True)) for keys, values in layers]
 
 
 def _read(backbone: Reader, rows: Sequence[Tensor], before: Sequence[Read] | None = None) -> Sequence[Layers]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -47,9 +48,10 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     prompts = [method.render(example, task) for example in task.examples("train", config.examples)]
     looked_at = [method.render(example, task) for example in task.examples("dev", config.probe_examples)]
     plan = make_plan(method, config, len(prompts))
-    method.backbone.prefixes = Prefixes(config.prefix_cache, config.prefix_cache_gib)
     method.backbone.padded, method.backbone.full_logits = config.padded, config.full_logits
     run = _Run(method, task, config, folder, looked_at, len(plan))
+    sharded = run.accelerator.distributed_type == DistributedType.FSDP  # then all must read alike
+    method.backbone.prefixes = Prefixes("off" if sharded else config.prefix_cache, config.prefix_cache_gib)
     done = run.restore() if resume else 0
     method.training_step, method.stage = done, plan[done - 1].stage if done else None
     run.begin(done)

@@ -34,10 +34,15 @@ def bench(
 ) -> dict[str, Any]:
     """Every part's results, what was measured on and where it comes from; plain values only.
 
-    Without a `backbone`: the shipped one with problems of its own length, and a random Qwen3 with questions and answers
-    as long as GSM8K's: "mid_size", or on a GPU "eight_billion" of weights. With one: that one, at GSM8K's lengths.
+    Without a `backbone`: the shipped one, which trains on problems of its own length, and a random Qwen3, which trains
+    on questions and answers as long as GSM8K's: "mid_size", or on a GPU "eight_billion" of weights. With one: that one,
+    on GSM8K's lengths. What is written is as long for all (see `generation`).
     `compile` adds a training step whose layers torch.compile has fused.
     """
+    if repeats < 1:
+        raise ValueError(f"repeats is {repeats}; give at least 1")
+    if backbone is not None and set(parts) == {"diagnostics"}:
+        raise ValueError(f"backbone is {backbone!r}, but diagnostics measure none; leave it out")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     random = "eight_billion" if device.type == "cuda" else "mid_size"
     machine = description() | {"matrix_rate": matrix_rate(device, torch.float32), "copy_rate": copy_rate(device)}
