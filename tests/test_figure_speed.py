@@ -282,6 +282,12 @@ def test_the_numbers_in_the_readme_are_those_kept():
         "training step, times as fast as the reference": [part["speedup"] for part in (training, training["mid_size"])],
         "from the second epoch on": [part["speedup_full"] for part in (training, training["mid_size"])],
         "training step over the floor": [part["over_floor"] for part in (training, training["mid_size"])],
+        "with `--training.compile true` instead": [
+            part["speedup_compiled"] for part in (training, training["mid_size"])
+        ],
+        "the same over the floor, without reading the question": [
+            part["over_floor"] for part in (writing, writing["mid_size"])
+        ],
         "times as fast as ten calls": [part["speedup_draws10"] for part in (writing, writing["mid_size"])],
         "over writing the answers alone": [kept["collect"]["over_generate"]],
     }

@@ -39,8 +39,9 @@ class TrainConfig:
     prefix_cache_gib: float = 4.0
     """RAM of each process for prefix_cache=full; prefixes that do not fit are read again in every epoch."""
     compile: bool = False
-    """Let torch.compile fuse what stands between the matrix products of packed rows: a tenth to a fifth less time per
-    step, after half a minute or more for the compilation (needs a C++ compiler). Rounding aside the same numbers."""
+    """Let torch.compile fuse what stands between the matrix products of packed rows, which takes half a minute or more
+    at first and a C++ compiler; `workbench bench training --compile` says what it gains. Rounding aside the same
+    numbers."""
     padded: bool = False
     """Rows of a batch padded to one length, the plain way, instead of packed one behind the other; prefixes are then
     read anew for each batch. To check the other ways against. Rounding aside the same numbers."""
