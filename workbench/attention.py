@@ -55,9 +55,8 @@ def _hands_on(model: Any) -> bool:
 @contextmanager
 def attending(model: Any, name: str, function: Callable[..., Any] | None = None) -> Iterator[None]:
     """Within, the model attends by this function, which transformers then knows by this name, or knew already."""
-    from transformers import (
-        AttentionInterface,
-    )  # not above: it loads two seconds' worth of what a help page never needs
+    # not above: it loads for two seconds what a help page never needs
+    from transformers import AttentionInterface
 
     if function is not None:
         AttentionInterface.register(name, function)

@@ -265,6 +265,10 @@ class Backbone(nn.Module):
 
     # -- arithmetic --------------------------------------------------------------------------------------------------
 
+    def embed_each(self, pieces: Sequence[Int[Tensor, "_"]]) -> tuple[Float[Tensor, "_ feature"], ...]:
+        """The input embeddings of one or more pieces of text, looked up all at once."""
+        return self.embed(torch.cat(list(pieces))).split([len(piece) for piece in pieces])
+
     def embed(self, ids: Int[Tensor, "*_"]) -> Float[Tensor, "*_ feature"]:
         """Input embeddings, on the backbone's device."""
         return self.model.get_input_embeddings()(ids.to(self.device))

@@ -4,8 +4,6 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -189,16 +187,16 @@ def _dataset(
     if method.training_step is not None:
         attrs = attrs | {"training_step": method.training_step}
     about = runs.describe_method(method)
-    versions, commit = _code()
+    origin = runs.provenance()
     required = {
         "schema": store.SCHEMA,
         "method": method.name,
         "config": yaml.safe_dump(about["options"], sort_keys=False),
         "backbone": method.backbone.name,
         "task": task.name,
-        "versions": versions,
-        "commit": commit,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": json.dumps(origin["versions"]),
+        "commit": origin["commit"],
+        "created": origin["created"],
     }
     if "mixture_token" in data:
         coords |= _mixed_words(method, data["mixture_token"][1])
@@ -206,12 +204,6 @@ def _dataset(
     dataset = store.mixed(dataset) if "mixture_token" in data else dataset
     store.check(dataset)
     return dataset
-
-
-@cache
-def _code() -> tuple[str, str]:
-    """Versions (JSON) and commit of the code in use: it is loaded once, so they are asked once per process."""
-    return json.dumps(runs.versions()), runs.commit()
 
 
 def _vectors(thoughts: Sequence[Thoughts]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Reader(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def embed(self, ids: Tensor) -> Tensor: ...
+    def embed_each(self, pieces: Sequence[Tensor]) -> tuple[Tensor, ...]: ...
 
 
 class Prefixes:
@@ -96,8 +96,7 @@ class Prefixes:
 
 def _read(backbone: Reader, rows: Sequence[Tensor], before: Sequence[Read] | None = None) -> Sequence[Layers]:
     """Keys and values of rows of ids, each behind what it has read."""
-    embeds = backbone.embed(torch.cat(list(rows))).split([len(row) for row in rows])
-    return read_rows(backbone.model, embeds, before)
+    return read_rows(backbone.model, backbone.embed_each(rows), before)
 
 
 def _common(rows: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -167,8 +167,8 @@ class LatentMethod(nn.Module, ABC):
     ) -> list[list[list[Completion]]]:
         """Answers behind the thoughts, [example][path][draw]."""
         paths = thoughts.vectors.shape[1]
-        before = embedded(self.backbone, [p.before for p in prompts])
-        after = embedded(self.backbone, [p.after for p in prompts])
+        before = self.backbone.embed_each([p.before for p in prompts])
+        after = self.backbone.embed_each([p.after for p in prompts])
         vectors = thoughts.vectors[thoughts.mask].to(self.backbone.table.dtype)  # of those that are there
         own = vectors.split(thoughts.mask.sum(-1).flatten().tolist())  # by example, then path
         rows = [torch.cat([before[i // paths], found, after[i // paths]]) for i, found in enumerate(own)]
@@ -183,7 +183,7 @@ class LatentMethod(nn.Module, ABC):
         """
         paths = thoughts.vectors.shape[1]
         texts = [torch.cat([p.after, p.target[:-1]]) for p in prompts for _ in range(paths)]
-        embeds = self.backbone.embed(torch.cat(texts)).split([len(text) for text in texts])
+        embeds = self.backbone.embed_each(texts)
         vectors = thoughts.vectors.flatten(0, 1).to(self.backbone.table.dtype).unbind()
         rows = [torch.cat(pair) for pair in zip(vectors, embeds, strict=True)]
         masks = thoughts.mask.flatten(0, 1).unbind()
@@ -191,11 +191,6 @@ class LatentMethod(nn.Module, ABC):
         labels = [p.target for p in prompts for _ in range(paths)]
         losses = mean_losses(self.backbone, [p.before for p in prompts], rows, there, labels)
         return losses.view(len(prompts), paths).mean(1)
-
-
-def embedded(backbone: Backbone, pieces: Sequence[Int[Tensor, "_"]]) -> tuple[Float[Tensor, "_ feature"], ...]:
-    """The embeddings of each of one or more pieces of text, looked up all at once."""
-    return backbone.embed(torch.cat(list(pieces))).split([len(piece) for piece in pieces])
 
 
 def draw_seed(seed: int, example: str, path: int) -> int:
