@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from workbench.backbone import SLOT, Backbone, Decoding, pad
+from workbench.backbone import SLOT, Backbone, Decoding
 from workbench.methods import Prompt, Thoughts, build
 from workbench.tasks import Example
 
@@ -88,46 +88,44 @@ def test_batch_mates_and_padding_change_no_answer_and_no_loss(tiny, family):
 
 def test_a_sampled_answer_depends_on_its_own_seed_and_draw_only(tiny):
     backbone = tiny()
-    rows, mask = pad([backbone.embed(words(backbone, n, n)) for n in (4, 6)], "left")
+    rows = [backbone.embed(words(backbone, n, n)) for n in (4, 6)]
     warm = Decoding(max_new_tokens=12, temperature=1.5)
-    first = backbone.generate(rows, mask, warm, draws=3, seeds=[1, 2])
-    assert backbone.generate(rows.flip(0), mask.flip(0), warm, draws=3, seeds=[2, 1]) == first[::-1]
-    assert backbone.generate(rows, mask, warm, draws=2, seeds=[1, 2]) == [row[:2] for row in first]
+    first = backbone.generate(rows, warm, draws=3, seeds=[1, 2])
+    assert backbone.generate(rows[::-1], warm, draws=3, seeds=[2, 1]) == first[::-1]
+    assert backbone.generate(rows, warm, draws=2, seeds=[1, 2]) == [row[:2] for row in first]
     assert len({c.tokens for c in first[0]}) > 1
     with pytest.raises(ValueError, match="one seed per row"):
-        backbone.generate(rows, mask, warm)
+        backbone.generate(rows, warm)
 
 
 def test_sampling_follows_the_probabilities(tiny):
     backbone = tiny()
-    row = backbone.embed(words(backbone, 5, 0))[None].expand(600, -1, -1)
-    mask = torch.ones(600, 5, dtype=torch.bool)
-    found = backbone.generate(row, mask, Decoding(max_new_tokens=1, temperature=0.5), seeds=list(range(600)))
+    row = backbone.embed(words(backbone, 5, 0))
+    found = backbone.generate([row] * 600, Decoding(max_new_tokens=1, temperature=0.5), seeds=list(range(600)))
     counts = torch.zeros(len(backbone.table))
     for (answer,) in found:
         counts[answer.tokens[0] if answer.tokens else backbone.tokenizer.eos_token_id] += 1
-    expected = (backbone.model(inputs_embeds=row[:1]).logits[0, -1] / 0.5).softmax(-1)
+    expected = (backbone.model(inputs_embeds=row[None]).logits[0, -1] / 0.5).softmax(-1)
     assert (counts / 600 - expected).abs().max() < 0.06
 
 
 def test_top_p_keeps_the_smallest_likely_set(tiny):
     backbone = tiny()
-    row = backbone.embed(words(backbone, 5, 0))[None].expand(200, -1, -1)
-    mask = torch.ones(200, 5, dtype=torch.bool)
+    row = backbone.embed(words(backbone, 5, 0))
     decoding = Decoding(max_new_tokens=1, temperature=1.0, top_p=1e-6)
-    found = {c.tokens for (c,) in backbone.generate(row, mask, decoding, seeds=list(range(200)))}
+    found = {c.tokens for (c,) in backbone.generate([row] * 200, decoding, seeds=list(range(200)))}
     assert len(found) == 1
 
 
 def test_stopping_at_the_cap_is_not_finishing(tiny):
     backbone = tiny()
-    rows, mask = pad([backbone.embed(words(backbone, 4, 1))], "left")
+    rows = [backbone.embed(words(backbone, 4, 1))]
     backbone.model.generation_config.eos_token_id = []
-    likely = backbone.generate(rows, mask, Decoding(max_new_tokens=3))[0][0]
+    likely = backbone.generate(rows, Decoding(max_new_tokens=3))[0][0]
     assert len(likely.tokens) == 3
     assert not likely.finished
     backbone.model.generation_config.eos_token_id = likely.tokens[1]
-    stopped = backbone.generate(rows, mask, Decoding(max_new_tokens=3))[0][0]
+    stopped = backbone.generate(rows, Decoding(max_new_tokens=3))[0][0]
     first = likely.tokens.index(likely.tokens[1])
     assert stopped.tokens == likely.tokens[:first]
     assert stopped.finished

@@ -63,9 +63,9 @@ def test_each_path_is_answered_behind_its_own_thoughts(tiny, monkeypatch):
     assert len(set(mask.sum(-1).flatten().tolist())) > 1
     read = []
 
-    def generate(self, embeds, mask, decoding, **rest):
-        read.extend(row[there] for row, there in zip(embeds, mask, strict=True))
-        return [[Completion("", (), True)]] * len(embeds)
+    def generate(self, rows, decoding, **rest):
+        read.extend(rows)
+        return [[Completion("", (), True)]] * len(rows)
 
     monkeypatch.setattr(Backbone, "generate", generate)
     answers = method.answer(prompts, Thoughts(vectors, mask), Decoding(1))

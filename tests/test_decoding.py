@@ -138,7 +138,16 @@ def test_with_top_k_the_vocabulary_is_not_sorted(monkeypatch):
     found = pick(logits, Decoding(temperature=1.0, top_k=5), torch.tensor([0.1, 0.9]), written)
     assert found.tolist() == expected.tolist()
     with pytest.raises(ZeroDivisionError):
-        pick(logits, Decoding(temperature=1.0), torch.tensor([0.1, 0.9]), written)
+        pick(logits, Decoding(temperature=1.0, top_p=0.9), torch.tensor([0.1, 0.9]), written)
+
+
+@pytest.mark.parametrize("last", [0.0, -torch.inf], ids=["possible", "impossible"])
+def test_without_a_cut_nothing_is_sorted_and_nothing_impossible_is_said(monkeypatch, last):
+    monkeypatch.setattr(torch.Tensor, "sort", lambda *_, **__: 1 / 0)
+    logits = torch.tensor([[-torch.inf, 0.0, 2.0, -torch.inf, last]]).expand(5, -1)
+    ends = torch.tensor([0.0, 1e-38, 0.05, 0.5, 1.0 - 2.0**-24])
+    found = pick(logits, Decoding(temperature=1.0), ends, NOTHING.expand(5, 0))
+    assert found.tolist() == [1, 1, 1, 2, 4 if last == 0 else 2]
 
 
 def test_the_first_token_of_an_answer_knows_no_repetition():
@@ -153,13 +162,13 @@ def test_the_first_token_of_an_answer_knows_no_repetition():
 def test_answers_with_a_repetition_penalty_are_those_of_transformers():
     """Behind vectors transformers too penalises only what is generated."""
     backbone = family("qwen3")
-    row = backbone.embed(backbone.ids("Tom has 12 apples and buys"))[None]
+    row = backbone.embed(backbone.ids("Tom has 12 apples and buys"))
     plain, strict = Decoding(20), Decoding(20, repetition_penalty=1.3)
     answers = {}
     for decoding in (plain, strict):
-        found = backbone.generate(row, torch.ones(row.shape[:2], dtype=torch.bool), decoding)[0][0]
+        found = backbone.generate([row], decoding)[0][0]
         out = backbone.model.generate(
-            inputs_embeds=row, max_new_tokens=20, do_sample=False, repetition_penalty=decoding.repetition_penalty,
+            inputs_embeds=row[None], max_new_tokens=20, do_sample=False, repetition_penalty=decoding.repetition_penalty,
             top_k=None, top_p=None, temperature=None, eos_token_id=sorted(backbone.stops),
         )[0].tolist()  # fmt: skip
         answers[decoding] = [token for token in out if token not in backbone.stops]
@@ -169,9 +178,9 @@ def test_answers_with_a_repetition_penalty_are_those_of_transformers():
 
 def test_a_length_must_be_known_when_it_comes_to_writing():
     backbone = family("qwen3")
-    row = backbone.embed(backbone.ids("Tom"))[None]
+    row = backbone.embed(backbone.ids("Tom"))
     with pytest.raises(ValueError, match="max_new_tokens is not given; give the most tokens of an answer"):
-        backbone.generate(row, torch.ones(row.shape[:2], dtype=torch.bool), Decoding())
+        backbone.generate([row], Decoding())
 
 
 @pytest.mark.parametrize(

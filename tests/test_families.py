@@ -107,9 +107,9 @@ def test_training_and_test_read_the_same_row(name, monkeypatch):
     for act, rows in seen.items():
         call = getattr(Backbone, act)
 
-        def watched(self, embeds, mask, *rest, call=call, rows=rows, **named):
-            rows.append(embeds.detach())
-            return call(self, embeds, mask, *rest, **named)
+        def watched(self, vectors, *rest, call=call, rows=rows, **named):
+            rows.append(vectors[0].detach())
+            return call(self, vectors, *rest, **named)
 
         monkeypatch.setattr(Backbone, act, watched)
     for split in ("train", "test"):
@@ -118,9 +118,9 @@ def test_training_and_test_read_the_same_row(name, monkeypatch):
             for rows in seen.values():
                 rows.clear()
             method.likelihood([prompt], method.think([prompt]))
-            trained = torch.cat(seen["run"], 1)[0, : len(prompt.before) + 4 + len(prompt.after)]
+            trained = torch.cat(seen["run"])[: len(prompt.before) + 4 + len(prompt.after)]
             method.answer([prompt], method.think([prompt]), Decoding(1))
-            torch.testing.assert_close(trained, seen["generate"][0][0], rtol=0, atol=0)
+            torch.testing.assert_close(trained, seen["generate"][0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.backbone import pad
 from workbench.methods.lta_thinker import LTAThinkerConfig
 
 
@@ -41,7 +40,7 @@ def test_a_row_is_before_thoughts_after(method, task, store):
     answer = wb.answering(method, store, task=task)
     for thoughts in (words, words[:0]):  # thoughts that are words; none
         row = torch.cat([prompt.before, thoughts, prompt.after])
-        written = backbone.generate(*pad([backbone.embed(row)], "left"), wb.Decoding(max_new_tokens=6))
+        written = backbone.generate([backbone.embed(row)], wb.Decoding(max_new_tokens=6))
         assert answer(name, backbone.embed(thoughts).detach().numpy()) == written[0][0].text
 
 

@@ -53,14 +53,13 @@ def test_compiled_layers_have_the_same_gradients_and_only_packed_rows_use_them(t
     backbone.prefixes = Prefixes("off")
     layers = backbone.model.config.num_hidden_layers
     plain = loss_and_gradient(backbone, prompts(backbone))
-    rows = torch.randn(2, 5, backbone.width, generator=torch.Generator().manual_seed(0))
-    mask = torch.ones(2, 5, dtype=torch.bool)
-    written = backbone.generate(rows, mask, Decoding(4))
+    rows = torch.randn(2, 5, backbone.width, generator=torch.Generator().manual_seed(0)).unbind()
+    written = backbone.generate(rows, Decoding(4))
     with compiled(backbone.model):
         for found in (loss_and_gradient(backbone, prompts(backbone)), loss_and_gradient(backbone, prompts(backbone))):
             torch.testing.assert_close(found, plain, atol=1e-5, rtol=1e-4)
         assert len(calls) == 2 * 2 * layers  # prefixes, then rows, twice
-        assert backbone.generate(rows, mask, Decoding(4)) == written
+        assert backbone.generate(rows, Decoding(4)) == written
         backbone.padded = True
         torch.testing.assert_close(loss_and_gradient(backbone, prompts(backbone)), plain, atol=1e-5, rtol=1e-4)
         assert len(calls) == 2 * 2 * layers

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GemmaConfig, GemmaForCausalLM
 
-from workbench.backbone import Backbone, Decoding, pad
+from workbench.backbone import Backbone, Decoding
 from workbench.methods import Thoughts, build
 from workbench.methods.base import Prompt
 from workbench.methods.loops import State
@@ -279,8 +279,8 @@ def test_the_answer_has_settings_of_its_own(tiny):
     drawn = method.answer(given, thoughts, Decoding(5, temperature=2.0), draws=4)
     assert any(len({one.tokens for one in found[0]}) > 1 for found in drawn)
     p, vectors = given[0], thoughts.vectors[0, 0][thoughts.mask[0, 0]]
-    row, mask = pad([torch.cat([backbone.embed(p.before), vectors, backbone.embed(p.after)])], "left")
-    assert backbone.generate(row, mask, Decoding(5))[0][0].tokens == greedy[0][0][0].tokens
+    row = torch.cat([backbone.embed(p.before), vectors, backbone.embed(p.after)])
+    assert backbone.generate([row], Decoding(5))[0][0].tokens == greedy[0][0][0].tokens
 
 
 # ------------------------------------------------------------------------------------------------------------ prompts

@@ -77,7 +77,8 @@ class SharedPrompts(Cache):
     def __init__(self) -> None:
         super().__init__(layers=[])
         self.prompts: list[list[Tensor]] = []  # of each layer keys and values, [prompt, head, position, feature]
-        self.own: list[list[Tensor]] = []  # likewise, [answer, head, token, feature]
+        self.read: list[tuple[Tensor, Tensor]] = []  # of each layer those in use: keys [.., feature, position], values
+        self.own: list[list[Tensor]] = []  # of each layer keys and values, [answer, head, token, feature]
         self.widths: list[int] = []  # of each prompt in use: positions, those of its padding on the left included
         self.lengths: list[int] = []  # without them
         self.side = 1  # answers that stand side by side at each prompt
@@ -147,6 +148,8 @@ class SharedPrompts(Cache):
         full = flat == list(range(len(self.widths) * self.side))
         self.place = None if full else torch.tensor(flat, device=device)
         width = max(self.widths)
+        used = [[buffer[: len(self.widths), :, :width] for buffer in layer] for layer in self.prompts]
+        self.read = [(keys.transpose(2, 3), values) for keys, values in used]
         at, ends = torch.arange(width, device=device), torch.tensor(self.widths, device=device)[:, None]
         real = (at < ends) & (at >= ends - torch.tensor(self.lengths, device=device)[:, None])
         self.padding = None if min(self.lengths) == width else _bias(real)
@@ -162,11 +165,6 @@ class SharedPrompts(Cache):
     def _masked(self) -> None:
         at = torch.arange(self.longest, device=self.count.device)
         self.ragged = None if self.even else _bias(at < self.count[:, None])
-
-    def prompt(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the prompts in use, [prompt, head, position, feature]."""
-        keys, values = (buffer[: len(self.widths), :, : max(self.widths)] for buffer in self.prompts[layer])
-        return keys, values
 
     def gathered(self, x: Float[Tensor, "answer head group feature"]) -> Float[Tensor, "prompt head sharing feature"]:
         """What belongs to the answers, side by side at the prompts they read."""
@@ -205,15 +203,15 @@ def attend(
     rows, heads, size = query.shape[0], query.shape[1], query.shape[3]
     q = query * (size**-0.5 if scaling is None else scaling)
     q = q.reshape(rows, key.shape[1], heads // key.shape[1], size)
-    prompt_keys, prompt_values = shared.prompt(module.layer_idx)
-    far, near = shared.gathered(q) @ prompt_keys.transpose(2, 3), q @ key.transpose(2, 3)
+    prompt_keys, prompt_values = shared.read[module.layer_idx]
+    far, near = shared.gathered(q) @ prompt_keys, q @ key.transpose(2, 3)
     if shared.padding is not None:
         far += shared.padding
     if shared.ragged is not None:
         near += shared.ragged
     scores = torch.cat([shared.spread(far), near], -1)
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
-    on_prompt, on_own = weights.split([far.shape[-1], near.shape[-1]], -1)
+    on_prompt, on_own = weights[..., : far.shape[-1]], weights[..., far.shape[-1] :]
     read = shared.spread(shared.gathered(on_prompt) @ prompt_values) + on_own @ value
     return read.reshape(rows, 1, heads, size), None
 

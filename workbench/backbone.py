@@ -194,19 +194,21 @@ class Backbone(nn.Module):
     def _anchor(self) -> str:
         """A token to read pieces of text behind, where the tokenizer puts a blank before what stands first."""
         eos = self.tokenizer.eos_token or ""
-        behind = self._tokenized(f"{eos}a")
-        return eos if behind[:1] == [self.tokenizer.eos_token_id] and behind[1:] != self._tokenized("a") else ""
+        behind, alone = self._first(f"{eos}a").tolist(), self._first("a").tolist()
+        return eos if behind[:1] == [self.tokenizer.eos_token_id] and behind[1:] != alone else ""
 
-    def _tokenized(self, text: str) -> list[int]:
+    def _first(self, text: str) -> Int[Tensor, "_"]:
+        """Token ids of a text that nothing stands before, nothing added."""
         # the tokenizer underneath, where there is one: the call above it makes masks too and takes three times as long
         if self.tokenizer.is_fast:
-            return self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return torch.tensor(ids, dtype=torch.long)
 
     def ids(self, text: str) -> Int[Tensor, "_"]:
         """Token ids of a piece of text as in the middle of a longer one, nothing added."""
-        ids = self._tokenized(self._anchor + text)[1:] if self._anchor else self._tokenized(text)
-        return torch.tensor(ids, dtype=torch.long)
+        return self._first(self._anchor + text)[1:] if self._anchor else self._first(text)
 
     def chat(self, message: str, thinking: bool = False) -> str:
         """A user's message as the model reads it, up to where its reply starts.
@@ -251,7 +253,7 @@ class Backbone(nn.Module):
                 "once; set another one on its tokenizer (chat_template), or none"
             )
         begin, end = self.marks
-        return torch.tensor(self._tokenized(parts[0] + begin), dtype=torch.long), self.ids(end + parts[1])
+        return self._first(parts[0] + begin), self.ids(end + parts[1])
 
     def in_reply(self, message: str, reply: str = "", marks: bool = True) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
         """Ids before and after a slot that opens the reply to a user message, with the slot's marks unless told not to.
@@ -260,8 +262,8 @@ class Backbone(nn.Module):
         """
         text, (begin, end) = self.chat(message, thinking=marks), self.marks if marks else ("", "")
         opened = bool(begin) and text.rstrip().endswith(begin)
-        before = torch.tensor(self._tokenized(text if opened else text + begin), dtype=torch.long)
-        return before, self.ids(end + (reply or "\n" * (not self.tokenizer.chat_template)))
+        behind = end + (reply or "\n" * (not self.tokenizer.chat_template))
+        return self._first(text if opened else text + begin), self.ids(behind)
 
     # -- arithmetic --------------------------------------------------------------------------------------------------
 
@@ -335,8 +337,7 @@ class Backbone(nn.Module):
 
     def generate(
         self,
-        embeds: Float[Tensor, "row position feature"],
-        mask: Bool[Tensor, "row position"],
+        rows: Sequence[Float[Tensor, "_ feature"]],
         decoding: Decoding,
         *,
         draws: int = 1,
@@ -344,6 +345,5 @@ class Backbone(nn.Module):
         batch_size: int | None = None,
         plain: bool = False,
     ) -> list[list[Completion]]:
-        """`draws` answers for each left-padded row, as `generation.generate` writes them."""
-        rows = [row[len(row) - length :] for row, length in zip(embeds, mask.sum(1).tolist(), strict=True)]
+        """`draws` answers for each row of vectors, as `generation.generate` writes them."""
         return generate(self, rows, decoding, draws=draws, seeds=seeds, batch_size=batch_size, plain=plain)

@@ -39,6 +39,11 @@ class Decoding:
         bounded(self, max_new_tokens=(1, math.inf), temperature=(0, math.inf), top_p=(1e-9, 1))
         bounded(self, top_k=(1, math.inf), min_p=(0, 1), repetition_penalty=(1e-3, 1e3))
 
+    @property
+    def whole(self) -> bool:
+        """Whether no token is left out of what is sampled from."""
+        return self.top_k is None and self.top_p == 1 and self.min_p == 0
+
 
 # LTA-Thinker's published evaluation (arXiv 2509.12875) as its code has it in effect: for Qwen2.5 it means to sample as
 # for Qwen3 but never gets there. The repetition penalty is the model's own.
@@ -118,14 +123,23 @@ def pick(
     chance: Float[Tensor, "row"] | None,
     written: Int[Tensor, "row token"],
 ) -> Int[Tensor, "row"]:
-    """The next token behind those `written`: the likeliest, or the one at `chance` of the sorted distribution."""
+    """The next token behind those `written`: the likeliest, or the one at `chance` of the distribution.
+
+    Tokens stand in falling order of probability where the tail is cut off, and as in the vocabulary where it is not.
+    """
     if decoding.repetition_penalty != 1 and written.shape[1]:
         known = logits.gather(-1, written)
         penalty = decoding.repetition_penalty
         logits = logits.scatter(-1, written, torch.where(known < 0, known * penalty, known / penalty))
     if chance is None:
         return logits.argmax(-1)
-    probability, tokens = likeliest((logits / decoding.temperature).softmax(-1), decoding)
+    probability = (logits / decoding.temperature).softmax(-1)
+    if decoding.whole:
+        total = probability.cumsum(-1)
+        # above 0, where words of probability 0 end
+        target = (chance[:, None] * total[:, -1:]).clamp(min=torch.finfo(total.dtype).tiny)
+        return torch.searchsorted(total, target)[:, 0]
+    probability, tokens = likeliest(probability, decoding)
     kept, total = nucleus(probability, decoding), probability.cumsum(-1)
     target = chance[:, None] * total.gather(-1, kept - 1)
     return tokens.gather(-1, torch.searchsorted(total, target).clamp(max=kept - 1))[:, 0]

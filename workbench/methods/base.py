@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from ..backbone import SLOT, Backbone, Completion, Decoding, pad
+from ..backbone import SLOT, Backbone, Completion, Decoding
 from ..likelihood import mean_losses
 from ..tasks import Example, Task
 
@@ -173,7 +173,7 @@ class LatentMethod(nn.Module, ABC):
         own = vectors.split(thoughts.mask.sum(-1).flatten().tolist())  # by example, then path
         rows = [torch.cat([before[i // paths], found, after[i // paths]]) for i, found in enumerate(own)]
         seeds = [draw_seed(seed, p.example.id, path) for p in prompts for path in range(paths)]
-        flat = self.backbone.generate(*pad(rows, "left"), decoding, draws=draws, seeds=seeds)
+        flat = self.backbone.generate(rows, decoding, draws=draws, seeds=seeds)
         return [flat[k : k + paths] for k in range(0, len(flat), paths)]
 
     def likelihood(self, prompts: Sequence[Prompt], thoughts: Thoughts) -> Float[Tensor, "example"]:
