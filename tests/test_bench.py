@@ -57,8 +57,11 @@ def test_rungs_that_compute_something_else_are_refused(tiny, monkeypatch):
     right = reference_loss
     module = sys.modules[training.__module__]  # the package's attribute of that name is the function
     monkeypatch.setattr(module, "reference_loss", lambda *given: 1.01 * right(*given))
+    backbone = tiny()
+    before = backbone.prefixes
     with pytest.raises(ValueError, match=r"gradients of the rungs differ by 0\.0099 of their size"):
-        training(tiny(), SMALL, batch_size=3, repeats=1)
+        training(backbone, SMALL, batch_size=3, repeats=1)
+    assert (backbone.prefixes, backbone.padded, backbone.full_logits) == (before, False, False)
 
 
 def test_the_floor_is_counted_by_hand(tiny):

@@ -239,6 +239,7 @@ MISTAKES = {
     "choice": ("train --options.slots x", r"--options\.slots: expected one of 'learned', 'token-ids', got x; see"),
     "optional": ("collect --count few --out a.nc", r"--count: expected int, null, got few; see workbench collect"),
     "no output": ("collect", r"workbench collect needs out; see workbench collect --help$"),
+    "experiment": ("experiment nonsense", r"^workbench: name: expected one of 'loss-ablation', .*, got nonsense"),
     "no stores": ("score", r"workbench score needs stores; see workbench score --help$"),
     "zero": ("train --training.batch_size 0", r"batch_size=0 in the training settings: it must be at least 1$"),
     "config is no YAML": (

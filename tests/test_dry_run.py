@@ -12,7 +12,16 @@ from transformers import Qwen3Config
 from workbench.__main__ import main
 from workbench.backbone import Backbone
 from workbench.checkpointing import checkpointed
-from workbench.dry_run import Kept, Piece, dry_run, largest_piece, measured, memory_kept, memory_passing
+from workbench.dry_run import (
+    Kept,
+    Piece,
+    dry_run,
+    largest_piece,
+    measured,
+    memory_kept,
+    memory_passing,
+    memory_per_token,
+)
 from workbench.methods import METHODS, build
 from workbench.methods.base import Stage
 from workbench.methods.softcot_pp import SoftCoTPPConfig
@@ -153,6 +162,18 @@ def test_what_passes_is_about_what_a_pass_keeps(tiny_folder, family, within, dty
     whole = memory_passing(backbone, piece, False, full_logits=True).logits
     assert whole == 3 * 40 * len(backbone.table) * (8 + {"float32": 4, "bfloat16": 2}[dtype])
     assert plain.logits == 2 * 3 * 40 * len(backbone.table) * 4  # all of it is less than one piece may be
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gpt2"])
+def test_prefixes_in_ram_take_what_it_says(tiny, tmp_path, task, family):
+    method, config = MeanRead(tiny(family)), replace(SHORT, prefix_cache="full")
+    found = dry_run(method, task, config)
+    assert found.course is not None
+    train(method, task, config, tmp_path)
+    kept = method.backbone.prefixes
+    assert kept.bytes == found.course.prefixes * memory_per_token(method.backbone) > 0
+    assert f"{kept.bytes / 2**20:.2f} MiB  all prefixes, kept in RAM as far as 4 GiB go" in str(found)
+    assert "all prefixes" not in str(dry_run(method, task, SHORT))
 
 
 def test_paths_and_a_trained_backbone_count(tiny, task):

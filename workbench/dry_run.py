@@ -21,6 +21,9 @@ thoughts not counted; N of them have logits. Where the backbone itself is traine
     logits        B N V (s + 8)                                 as they come, in float32, and as log-probabilities;
                   min(4 B N V, 64 MiB) 2                        a piece at a time, where the head is frozen
 
+With `prefix_cache=full` each process also fills RAM with keys and values of all prefixes, 2 L K d s per token, as far
+as its budget goes.
+
 What the method keeps for its own part, CUDA's own share (about 0.5 GiB) and fragmentation come on top.
 """
 
@@ -73,8 +76,8 @@ class Passing:
 class Course:
     """What happens to the examples.
 
-    checkpoints, probes: numbers of the steps that end with them. prompt, target: tokens on average and at most. piece:
-    what needs most memory.
+    checkpoints, probes: numbers of the steps that end with them. prompt, target: tokens on average and at most.
+    prefixes: tokens of all prefixes that differ. piece: what needs most memory.
     """
 
     examples: int
@@ -83,6 +86,7 @@ class Course:
     probes: tuple[int, ...]
     prompt: tuple[float, int]
     target: tuple[float, int]
+    prefixes: int
     piece: Piece
 
 
@@ -123,6 +127,7 @@ def dry_run(method: LatentMethod, task: Task, config: TrainConfig) -> DryRun:
         probes=numbers(probes),
         prompt=_mean_and_largest([len(p.before) + len(p.after) for p in prompts]),
         target=_mean_and_largest([len(p.target) for p in prompts]),
+        prefixes=sum(map(len, {tuple(p.before.tolist()) for p in prompts})),
         piece=largest_piece(method, prompts, plan, config, processes),
     )
     return DryRun(method, config, processes, kept, course)
@@ -144,6 +149,13 @@ def memory_kept(method: LatentMethod, config: TrainConfig, processes: int = 1) -
     return Kept(frozen, trained, trained * (1 if processes == 1 else 2), optimizer)
 
 
+def memory_per_token(backbone: Backbone) -> int:
+    """What the keys and values of a token take."""
+    shape, heads = backbone.model.config.to_dict(), backbone.model.config.num_attention_heads
+    size, grouped = shape.get("head_dim") or backbone.width // heads, shape.get("num_key_value_heads") or heads
+    return 2 * backbone.model.config.num_hidden_layers * grouped * size * backbone.table.element_size()
+
+
 def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool, full_logits: bool = False) -> Passing:
     """What a piece of a batch takes on its way, by the formulas above."""
     shape = backbone.model.config.to_dict()
@@ -161,7 +173,7 @@ def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool, full_l
     logits = piece.rows * piece.logits * len(backbone.table)
     pieces = is_plain(backbone.model.get_output_embeddings(), backbone.model.config) and not full_logits
     return Passing(
-        cache=2 * layers * piece.rows * piece.prefix * grouped * size * precision,
+        cache=piece.rows * piece.prefix * memory_per_token(backbone),
         activations=inputs + layer if checkpointing else layers * layer,
         logits=2 * min(4 * logits, PIECE) if pieces else logits * (precision + 8),
     )
@@ -235,6 +247,8 @@ def _memory(found: DryRun) -> list[str]:
         return [*lines, f"{_size(sum(astuple(kept)))}  {where}, before any example"]
     piece, chosen = course.piece, found.config.gradient_checkpointing
     backbone, full = found.method.backbone, found.config.full_logits
+    budget, every = found.config.prefix_cache_gib, course.prefixes * memory_per_token(backbone)
+    keeping = found.config.prefix_cache == "full" and not backbone.trains
     passing, other = (memory_passing(backbone, piece, choice, full) for choice in (chosen, not chosen))
     total, instead = (sum(astuple(kept)) + sum(astuple(way)) for way in (passing, other))
     turned = f"{_size(instead).strip()} {'without' if chosen else 'with'} gradient checkpointing"
@@ -245,6 +259,7 @@ def _memory(found: DryRun) -> list[str]:
         f"{_size(passing.activations)}  activations, about ({shape})",
         f"{_size(passing.logits)}  logits, about",
         f"{_size(total)}  {where}, about ({turned})",
+        *[f"{_size(every)}  all prefixes, kept in RAM as far as {budget:g} GiB go"] * keeping,
     ]
 
 

@@ -170,7 +170,6 @@ def training(
     rungs = (*RUNGS, COMPILED) if compile else RUNGS
     kept = {rung.name: Prefixes(rung.prefix or "off", 1e3) for rung in rungs}
     before = backbone.prefixes, backbone.padded, backbone.full_logits
-    difference = _check(method, at_random[0], rungs, kept)
 
     def epoch(rung: Rung) -> None:
         backbone.prefixes = kept[rung.name]
@@ -178,10 +177,13 @@ def training(
             for batch in cuts[rung.sorted]:
                 step(method, batch, rung)
 
-    # the first round, which is not counted, fills the caches
-    rows = alternating({rung.name: partial(epoch, rung) for rung in rungs}, repeats, backbone.device, timer)
+    try:
+        difference = _check(method, at_random[0], rungs, kept)
+        # the first round, which is not counted, fills the caches
+        rows = alternating({rung.name: partial(epoch, rung) for rung in rungs}, repeats, backbone.device, timer)
+    finally:
+        backbone.prefixes, backbone.padded, backbone.full_logits = before
     rows = {name: {key: value / len(by_length) for key, value in row.items()} for name, row in rows.items()}
-    backbone.prefixes, backbone.padded, backbone.full_logits = before
     tokens = round(sum(len(p.target) + len(p.after) + shape.thoughts for p in prompts) / len(by_length))
     rate = matrix_rate(backbone.device, backbone.table.dtype, (tokens, backbone.width, _inner(backbone)))
     bytes_floor = 2 * sum(p.nbytes for p in backbone.model.parameters()) / copy_rate(backbone.device)
