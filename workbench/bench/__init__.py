@@ -64,6 +64,8 @@ def bench(
         if other is not None:
             found["generation"][random] = generation(other, repeats=repeats, timer=timer)
         found["collect"] = collecting(own, repeats=repeats, timer=timer)
+        if other is not None:
+            found["collect"][random] = collecting(other, count=64, repeats=repeats, timer=timer)
     if "diagnostics" in parts:
         found["diagnostics"] = diagnostics()
     return found | provenance()

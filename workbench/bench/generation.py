@@ -123,7 +123,7 @@ def queueing(
 
 
 def collecting(
-    backbone: Backbone, *, count: int = 256, batch_size: int = 128, repeats: int = 3, timer: Timer = "wall"
+    backbone: Backbone, *, count: int = 512, batch_size: int = 128, repeats: int = 3, timer: Timer = "wall"
 ) -> dict[str, Any]:
     """Seconds of `collect` (chain of thought on arith, greedy) over those of the writing alone."""
     task, method = load_task("arith"), build("cot", backbone)
