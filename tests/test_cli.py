@@ -4,7 +4,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from stores import synthetic_store
 
 from workbench import pretrain, runs, store
 from workbench.__main__ import COMMANDS, main
-from workbench.config import choose, differences, to_yaml
 from workbench.methods import METHODS
 from workbench.tasks import load_task
 
@@ -325,7 +324,7 @@ def test_training_gone_wrong_is_another_exit_code(backbone, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml"}
 
 
-# ------------------------------------------------------------------------------------------------------- help, settings
+# ----------------------------------------------------------------------------------------------------------------- help
 
 
 def undocumented(help_text: str) -> list[str]:
@@ -370,32 +369,3 @@ def test_an_undocumented_setting_is_found(monkeypatch):
     parser.add_argument("--options", type=Config, default=Config())
     parser.add_argument("--bare", type=int, default=3)
     assert undocumented(parser.format_help()) == ["--bare", "--options.untold"]
-
-
-@dataclass(frozen=True)
-class Inner:
-    size: int = 1
-
-
-@dataclass(frozen=True)
-class Outer:
-    name: str = "a"
-    sizes: tuple[int, ...] = (1, 2)
-    place: Path = Path("here")
-    inner: Inner = field(default_factory=Inner)
-
-
-def test_differences_are_what_was_changed():
-    assert differences(Outer()) == {}
-    changed = Outer(sizes=(3,), place=Path("there"), inner=Inner(size=2))
-    assert differences(changed) == {"sizes": [3], "place": "there", "inner": {"size": 2}}
-    assert yaml.safe_load(to_yaml(changed)) == differences(changed)
-    assert differences(Outer(name="b")) == {"name": "b"}
-
-
-def test_choosing_names_the_nearest():
-    assert choose("fruit", "pear", {"pear": 1, "plum": 2}) == 1
-    with pytest.raises(ValueError, match=r"^unknown fruit 'peer': use one of pear, plum; did you mean 'pear'\?$"):
-        choose("fruit", "peer", {"pear": 1, "plum": 2})
-    with pytest.raises(ValueError, match=r"^unknown fruit 'x': use one of pear, plum$"):
-        choose("fruit", "x", {"plum": 2, "pear": 1})

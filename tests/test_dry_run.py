@@ -20,7 +20,6 @@ from workbench.dry_run import (
     measured,
     memory_kept,
     memory_passing,
-    memory_per_token,
 )
 from workbench.methods import METHODS, build
 from workbench.methods.base import Stage
@@ -171,7 +170,7 @@ def test_prefixes_in_ram_take_what_it_says(tiny, tmp_path, task, family):
     assert found.course is not None
     train(method, task, config, tmp_path)
     kept = method.backbone.prefixes
-    assert kept.bytes == found.course.prefixes * memory_per_token(method.backbone) > 0
+    assert kept.bytes == found.course.prefixes * method.backbone.bytes_per_token > 0
     assert f"{kept.bytes / 2**20:.2f} MiB  all prefixes, kept in RAM as far as 4 GiB go" in str(found)
     assert "all prefixes" not in str(dry_run(method, task, SHORT))
 

@@ -59,7 +59,7 @@ def _parser(argv: Sequence[str]) -> ArgumentParser:
 def _sentence(error: ArgumentError, argv: Sequence[str]) -> str:
     """jsonargparse's complaint, several lines in the words of Python's types, as one sentence."""
     text = " ".join(str(error).split())
-    dashed = {re.split("=", word)[0] for word in argv if word.startswith("--")}
+    dashed = {word.partition("=")[0] for word in argv if word.startswith("--")}
     text = re.sub(r'Parser key "([^"]+)":', lambda key: f"{'--' * (f'--{key[1]}' in dashed)}{key[1]}:", text)
     text = re.sub(
         r"Does not validate .*? Subtypes: \[(.*?)\] Errors:.* Given value: ", r"Expected a \1. Got value: ", text

@@ -149,6 +149,14 @@ class Backbone(nn.Module):
         """Whether any weight of the language model itself is trained."""
         return any(p.requires_grad for p in self.model.parameters())
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What the keys and values of a token take in all layers."""
+        config = self.model.config
+        known, heads = config.to_dict(), config.num_attention_heads
+        size, shared = known.get("head_dim") or self.width // heads, known.get("num_key_value_heads") or heads
+        return 2 * config.num_hidden_layers * shared * size * self.table.element_size()
+
     @cached_property
     def family(self) -> str:
         """A key of `FAMILIES`, or "other"."""

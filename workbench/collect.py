@@ -226,8 +226,6 @@ def _mixed_words(method: LatentMethod, tokens: np.ndarray) -> dict[str, Any]:
 
 def _stack(parts: Sequence[torch.Tensor], fill: Any) -> np.ndarray:
     """[1, ...] tensors of unequal later sizes stacked along the first axis, missing places filled."""
-    if len({part.shape for part in parts}) == 1:
-        return torch.cat(list(parts)).numpy()
     shape = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
     stacked = np.full((len(parts), *shape), fill, dtype=parts[0].numpy().dtype)
     for k, part in enumerate(parts):

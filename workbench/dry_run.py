@@ -149,13 +149,6 @@ def memory_kept(method: LatentMethod, config: TrainConfig, processes: int = 1) -
     return Kept(frozen, trained, trained * (1 if processes == 1 else 2), optimizer)
 
 
-def memory_per_token(backbone: Backbone) -> int:
-    """What the keys and values of a token take."""
-    shape, heads = backbone.model.config.to_dict(), backbone.model.config.num_attention_heads
-    size, grouped = shape.get("head_dim") or backbone.width // heads, shape.get("num_key_value_heads") or heads
-    return 2 * backbone.model.config.num_hidden_layers * grouped * size * backbone.table.element_size()
-
-
 def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool, full_logits: bool = False) -> Passing:
     """What a piece of a batch takes on its way, by the formulas above."""
     shape = backbone.model.config.to_dict()
@@ -173,7 +166,7 @@ def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool, full_l
     logits = piece.rows * piece.logits * len(backbone.table)
     pieces = is_plain(backbone.model.get_output_embeddings(), backbone.model.config) and not full_logits
     return Passing(
-        cache=piece.rows * piece.prefix * memory_per_token(backbone),
+        cache=piece.rows * piece.prefix * backbone.bytes_per_token,
         activations=inputs + layer if checkpointing else layers * layer,
         logits=2 * min(4 * logits, PIECE) if pieces else logits * (precision + 8),
     )
@@ -247,20 +240,20 @@ def _memory(found: DryRun) -> list[str]:
         return [*lines, f"{_size(sum(astuple(kept)))}  {where}, before any example"]
     piece, chosen = course.piece, found.config.gradient_checkpointing
     backbone, full = found.method.backbone, found.config.full_logits
-    budget, every = found.config.prefix_cache_gib, course.prefixes * memory_per_token(backbone)
-    keeping = found.config.prefix_cache == "full" and not backbone.trains
     passing, other = (memory_passing(backbone, piece, choice, full) for choice in (chosen, not chosen))
     total, instead = (sum(astuple(kept)) + sum(astuple(way)) for way in (passing, other))
     turned = f"{_size(instead).strip()} {'without' if chosen else 'with'} gradient checkpointing"
     shape = f"{piece.rows} rows of {piece.prefix} + {piece.columns} columns"
-    return [
-        *lines,
+    lines += [
         f"{_size(passing.cache)}  cache of the prompts",
         f"{_size(passing.activations)}  activations, about ({shape})",
         f"{_size(passing.logits)}  logits, about",
         f"{_size(total)}  {where}, about ({turned})",
-        *[f"{_size(every)}  all prefixes, kept in RAM as far as {budget:g} GiB go"] * keeping,
     ]
+    if found.config.prefix_cache == "full" and not backbone.trains:
+        size, budget = _size(course.prefixes * backbone.bytes_per_token), found.config.prefix_cache_gib
+        lines.append(f"{size}  all prefixes, kept in RAM as far as {budget:g} GiB go")
+    return lines
 
 
 def _stage(index: int, name: str, plan: Sequence[Step]) -> str:

@@ -68,7 +68,7 @@ def generation(
         timer,
     )
     prefill, rungs = seconds.pop("prefill"), seconds
-    weights, token, rate = _weights(backbone), _bytes_per_token(backbone), rate or copy_rate(backbone.device)
+    weights, token, rate = _weights(backbone), backbone.bytes_per_token, rate or copy_rate(backbone.device)
     own = draws * answer / 2  # tokens of answers that a step reads, on the mean
     read = {"separate": draws * prompt + own, "together": draws * prompt + own, "shared": prompt + own}
     for name, row_of in rungs.items():
@@ -157,12 +157,3 @@ def _weights(backbone: Backbone) -> int:
     tied = backbone.model.get_output_embeddings().weight is backbone.table
     skipped = 0 if tied else backbone.table.nbytes
     return sum(p.nbytes for p in backbone.model.parameters()) - skipped
-
-
-def _bytes_per_token(backbone: Backbone) -> int:
-    """Bytes of a token's keys and values in all layers."""
-    cache = backbone.run(
-        backbone.table[:1, None].detach(), torch.ones(1, 1, dtype=torch.bool, device=backbone.device)
-    ).cache
-    layers: Any = cache.layers
-    return sum(values.nbytes for layer in layers for values in (layer.keys, layer.values))
