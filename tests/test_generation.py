@@ -155,7 +155,7 @@ def test_attention_is_that_over_the_whole_row(backbone):
     with torch.no_grad(), attention.attending(backbone.model, attention.NAME, attention.attend):
         found = backbone.model(
             inputs_embeds=torch.stack(words), position_ids=torch.tensor([[lengths[s]] for s in slots]),
-            past_key_values=cache, use_cache=True, logits_to_keep=1, shared=cache,
+            use_cache=True, logits_to_keep=1, shared=cache, **{attention.cache_name(type(backbone.model)): cache},
         ).logits[:, -1]  # fmt: skip
     for word, slot, logits in zip(words, slots, found, strict=True):
         expected = backbone.model(inputs_embeds=torch.cat([rows[slot], word])[None]).logits[0, -1]

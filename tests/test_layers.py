@@ -28,7 +28,7 @@ ALLOWED = {
     "packing": "attention",
     "prefixes": "packing",
     "label_losses": "",
-    "backbone": "config decoding generation prefixes",
+    "backbone": "config attention decoding generation prefixes",
     "likelihood": "attention backbone label_losses packing",
     "methods": "config decoding tasks backbone likelihood",
     "official": "files backbone methods",

@@ -10,6 +10,8 @@ does not make the old ones move.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +24,12 @@ from transformers.cache_utils import Cache, DynamicLayer
 NAME = "shared-prompts"  # under which transformers finds `attend`
 BLOCK = 64  # positions by which buffers grow
 _TRIED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models, and what `_hands_on` said of them
+
+
+@cache
+def cache_name(model: type) -> str:
+    """What models of this class call the keys and values they go on from; transformers renamed it in 5.24."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"  # pyright: ignore
 
 
 def shareable(model: Any) -> bool:

@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 from transformers.utils import logging
 
+from .attention import cache_name
 from .decoding import Decoding, named
 from .generation import Completion, generate
 from .prefixes import Prefixes
@@ -314,7 +315,7 @@ class Backbone(nn.Module):
             "inputs_embeds": embeds,
             "attention_mask": attention,
             "position_ids": positions,
-            "past_key_values": cache,
+            cache_name(type(self.model)): cache,
             "use_cache": True,
         }
         if logits_at is None:

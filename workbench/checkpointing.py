@@ -2,7 +2,7 @@
 
 Memory for activations falls from all layers to one, at the price of a second forward pass (Chen et al. 2016,
 arXiv 1604.06174). transformers' own (`gradient_checkpointing_enable`) cannot be used here: in training mode its layers
-drop `past_key_values`, so a row behind a cached prefix would lose the prefix and have other gradients. They must, for
+drop the cache, so a row behind a cached prefix would lose the prefix and have other gradients. They must, for
 a layer that runs twice would append its keys twice. Here each run of a layer gets a copy of the cache as it was.
 """
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .attention import NAME, SharedPrompts, attend, attending, shareable
+from .attention import NAME, SharedPrompts, attend, attending, cache_name, shareable
 from .decoding import Decoding, pick, uniforms
 
 SPARE = 4  # answers that have ended stay in the batch until they are one in so many
@@ -185,10 +185,10 @@ class _Flight:
         out = backbone.model(
             inputs_embeds=backbone.embed(self.token)[:, None],
             position_ids=(self.start + cache.count - 1)[:, None],
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
             shared=cache,
+            **{cache_name(type(backbone.model)): cache},
         )
         rows, at = self.rows, cache.count
         chance = None if self.chance is None else self.chance[rows, at]
