@@ -73,6 +73,9 @@ def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
     assert re.findall(r"(?:weights|checkpoint) of step \d+ by process \d", said) == [
         "{} of step {} by process 0".format(*file.split()) for file in written.split(", ")
     ]
+    seeds = [re.findall(rf"noise of step {step}: (\d+)", said) for step in range(1, 9)]
+    assert all(len(own) == 2 for own in seeds)
+    assert len({seed for own in seeds for seed in own}) == 16  # nobody draws what another or an earlier step has drawn
     assert said.count("stopped after step 5 of 8") == 2
     assert "launched with 2 processes again" in said
     assert "training mean-read on" in said
