@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lab
+.PHONY: quickstart test check lab mutate
 quickstart: .venv/installed
 	$(BIN)/workbench quickstart --out data/quickstart
 
@@ -16,6 +16,10 @@ check: .venv/installed
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
+
+# Planted faults that the tests must notice; minutes.
+mutate: .venv/installed
+	$(BIN)/python tests/mutate.py
 
 # The stamp is newer than pyproject.toml once everything in it is installed.
 .venv/installed: pyproject.toml
