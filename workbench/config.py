@@ -11,6 +11,7 @@ import yaml
 from .files import MOST, quoted
 
 T = TypeVar("T")
+SEEDS = (0, 2**32 - 1)  # what every generator of random numbers takes
 
 
 def choose(kind: str, name: str, known: Mapping[str, T]) -> T:

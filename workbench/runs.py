@@ -13,6 +13,7 @@ result.json           numbers, seconds and full provenance
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -231,8 +232,8 @@ def snapshot_steps(folder: str | Path) -> list[int]:
     """The training steps whose weights a run keeps, ascending; empty where it was trained without `snapshot_every`."""
     if not Path(folder).is_dir():
         raise ValueError(f"no run at {folder}; give the folder that `workbench train` made")
-    names = (path.stem.removeprefix("step") for path in Path(folder).glob("snapshots/step*.safetensors"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    names = (re.fullmatch(r"step([0-9]{6,12})", path.stem) for path in Path(folder).glob("snapshots/*.safetensors"))
+    return sorted(int(name[1]) for name in names if name is not None)
 
 
 def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: int | None = None) -> "LatentMethod":

@@ -30,9 +30,7 @@ def read_selections(points: pd.DataFrame, path: str | Path) -> tuple[dict[str, t
         found = read_json(path)
         given = {name: [tuple(str(row[key]) for key in KEY) for row in rows] for name, rows in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"{quoted(shown(path))} holds no selections: give a file that save_selections wrote"
-        ) from error
+        raise ValueError(f"{shown(path)!r} holds no selections: give a file that save_selections wrote") from error
     known = {key: row for row, key in enumerate(zip(*(points[name].astype(str) for name in KEY), strict=True))}
     kept = {name: tuple(sorted(known[key] for key in keys if key in known)) for name, keys in given.items()}
     return kept, sum(key not in known for keys in given.values() for key in keys)
