@@ -41,7 +41,13 @@ ODD: list[Any] = [
     "12", "\0", "é\u2028\ud7ff", "x" * 3000, [], {}, [[]], [None], {"x": 1}, {"": {}}, [1, "a", None], "../..",
     "<b>$x$</b>", "%{x}", "nan",
 ]  # fmt: skip
-kind = lambda value: type(value).__name__  # noqa: E731  (names of parameters: these would be pages long)
+
+
+def kind(value: Any) -> str:
+    """Name of a parameter, which itself would be pages long."""
+    return type(value).__name__
+
+
 DEEP = ["[" * 3000, "[" * 100_000 + "]" * 100_000, '{"a":' * 3000 + "1" + "}" * 3000]
 RAW = [
     b"",
@@ -544,11 +550,11 @@ COMMANDS = {  # command -> what it needs, and the options that are given odd val
                 "preset", "options", "options.thoughts", "split", "count", "parse", "batch_size", "seed", "decode",
                 "decoding.temperature", "decoding.max_new_tokens", "decoding.top_k", "paths", "draws", "change",
                 "readout", "out"]),
-    "train": (["--dry-run=true", "--training.examples=4", "--out", "OUT/run"], ["config", "task", "data", "prompts",
+    "train": (["--dry-run=true", "--training.examples=4", "--out", "OUT/new"], ["config", "task", "data", "prompts",
               "backbone", "method", "preset", "options.thoughts", "options.temperature", "training", "training.seed",
               "training.lr", "training.batch_size", "training.examples", "training.warmup", "training.clip",
               "training.optimizer", "training.epochs", "training.probe_examples", "training.save_every", "out"]),
-    "figures": (["--gallery", "--formats=[]", "--out", "OUT"], ["formats", "window", "how", "color", "runs", "from"]),
+    "figures": (["--formats=[]", "--out", "OUT/f", "--runs", "OUT/run"], ["formats", "window", "how", "color", "from"]),
     "export": (["OUT/no.nc", "--out", "OUT"], ["what", "how", "out"]),
     "check": (["lta-parity", "OUT/no.safetensors"], ["json", "nothing"]),
     "experiment": (["variance", "--out", "OUT/no.nc"], ["seeds", "questions", "training.epochs",
@@ -569,6 +575,8 @@ def test_odd_arguments(command, tmp_path, capsys, tiny_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     needed, names = COMMANDS[command]
     (tmp_path / "no.nc").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(lines_of(ROWS))
     needed = [word.replace("OUT", str(tmp_path)) for word in needed]
     if command in ("collect", "train"):
         needed += ["--backbone", str(tiny_folder())]

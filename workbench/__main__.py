@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if any("\0" in word for word in argv):
             raise ValueError("an argument holds a NUL character, which no path or setting can; leave it out")
+        empty = next((word for word in argv if re.fullmatch(r"--[\w.-]+=--", word)), None)
+        if empty is not None:  # argparse drops the value and jsonargparse stumbles over what is left
+            raise ValueError(f"{empty} gives no value; give one, or leave it out")
         parser = _parser(argv)
         arguments = parser.instantiate(parser.parse_args(argv))
         command = str(arguments["command"])
