@@ -564,7 +564,8 @@ COMMANDS = {  # command -> what it needs, and the options that are given odd val
     "bench": (["diagnostics", "--repeats=0"], ["timer", "backbone", "json"]),
 }  # fmt: skip
 WORDS = [
-    "", "-1", "0", "x", "1e999", "nan", "inf", "-inf", "9" * 400, "9" * 5000, "1.5", "true", "null", "[]", "{}",
+    "", "-1", "0", "x", "1e999", "nan", "inf", "-inf", "9" * 400,
+    "9" * 5000, "1.5", "true", "null", "[]", "{}",
     "[" * 2000, "{a: {a: {a: 1}}}", "&a [*a]", "x" * 3000, "é" * 200, "\ud800", "a\0b", "../" * 900, "\n", "--", "'", '"', "a b",
     "%s%n{0}", "2**3", "[1, x]", "!!python/name:os.system", "~", "/dev/null", "/", ".",
 ]  # fmt: skip

@@ -204,6 +204,9 @@ def collect(given: Namespace) -> None:
 
     if given.out.suffix != ".nc":
         raise ValueError(f"--out {given.out} must end in .nc")
+    for name in ("paths", "draws", "batch_size"):
+        if not 1 <= given[name] < 2**31:
+            raise ValueError(f"--{name} is {shown(given[name])}; give a number from 1 to {2**31 - 1}")
     method, task = _method_and_task(given)
     found = collect(
         method, task, task.examples(given.split, given.count), split=given.split,

@@ -122,7 +122,7 @@ def make_plan(method: LatentMethod, config: TrainConfig, count: int) -> list[Ste
     per_epoch = math.ceil(count / config.batch_size)
     if per_epoch * config.epochs > LONGEST:
         raise ValueError(
-            f"{config.epochs} epochs of {per_epoch} steps are over the {LONGEST:,} steps that a run can have; give fewer"
+            f"{config.epochs} epochs of {per_epoch} steps are over the {LONGEST:,} that a run can have; give fewer"
         )
     plan: list[Step] = []
     for index, stage in enumerate(method.stages()):
