@@ -566,7 +566,8 @@ COMMANDS = {  # command -> what it needs, and the options that are given odd val
 WORDS = [
     "", "-1", "0", "x", "1e999", "nan", "inf", "-inf", "9" * 400,
     "9" * 5000, "1.5", "true", "null", "[]", "{}",
-    "[" * 2000, "{a: {a: {a: 1}}}", "&a [*a]", "x" * 3000, "é" * 200, "\ud800", "a\0b", "../" * 900, "\n", "--", "'", '"', "a b",
+    "[" * 2000, "{a: {a: {a: 1}}}", "&a [*a]", "x" * 3000, "é" * 200, "\ud800", "a\0b", "../" * 900, "\n",
+    "--", "'", '"', "a b",
     "%s%n{0}", "2**3", "[1, x]", "!!python/name:os.system", "~", "/dev/null", "/", ".",
 ]  # fmt: skip
 
