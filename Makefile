@@ -2,12 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lab mutate
+.PHONY: quickstart test fuzz check lab mutate
 quickstart: .venv/installed
 	$(BIN)/workbench quickstart --out data/quickstart
 
 test: .venv/installed
 	$(BIN)/pytest
+
+# An hour of damaged files and odd arguments; `make test` tries a hundredth of them.
+fuzz: .venv/installed
+	WORKBENCH_FUZZ=100 $(BIN)/pytest --timeout=7200 tests/test_fuzz*.py
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -19,8 +19,8 @@ PACKAGE = ROOT / "workbench"
 # What of workbench each module may import, inside functions too. A line may name only lines above it.
 ALLOWED = {
     "__init__": "",
-    "config": "",
     "files": "",
+    "config": "files",
     "tasks": "config files",
     "decoding": "config",
     "attention": "",
@@ -48,15 +48,16 @@ ALLOWED = {
     "lens": "tasks backbone methods diagnostics",
     "collect": "tasks backbone methods store runs changes lens",
     "counter": "backbone tasks methods scores collect",
-    "answering": "backbone tasks methods runs",
-    "pretrain": "files tasks backbone methods scores runs collect",
+    "answering": "config files backbone tasks methods runs",
+    "pretrain": "config files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
     "widgets": "files store scores diagnostics projection exports runs figures",
     "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect counter "
     "figures",
-    "bench": "tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train collect",
+    "bench": "files tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train "
+    "collect",
 }
-ALLOWED["options"] = "config decoding tasks methods plan counter pretrain experiments"
+ALLOWED["options"] = "config files decoding tasks methods plan counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
 LIVE = (

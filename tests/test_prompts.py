@@ -200,7 +200,7 @@ MISTAKES = {
     "no tasks": ("verify: true\n", r"must hold 'tasks'"),
     "another key": ("tasks: {gsm8k: {before: a}}\nname: x\n", r"must hold 'tasks'"),
     "verify": ("tasks: {gsm8k: {before: a}}\nverify: maybe\n", r"must hold 'tasks'"),
-    "no YAML": ("tasks: [", r"is not YAML \(.*\); mend it$"),
+    "no YAML": ("tasks: [", r"is not YAML \(line 1, .*\); give a prompt pack"),
     "unknown block": (
         "tasks: {gsm8k: {befor: a}}\n",
         r"'gsm8k' must be a map with some of before, hint, after, generator$",

@@ -13,6 +13,7 @@ result.json           numbers, seconds and full provenance
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ import psutil
 import yaml
 
 from .config import differences
-from .files import read_jsonl, whole, write_text
+from .files import checked, from_json, numbered_rows, quoted, read_json, read_text, read_yaml, shown, whole, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +38,15 @@ if TYPE_CHECKING:
     from .methods import LatentMethod
 
 RUNS = Path(__file__).parents[1] / "data" / "runs"  # where runs go unless told otherwise; git ignores it
+SETTINGS = {  # what config.yaml may hold -> its kinds; only the task must be there
+    "task": str, "backbone": (str, type(None)), "method": (str, type(None)), "options": (dict, type(None)),
+    "training": (dict, type(None)), "data": (str, type(None)), "prompts": (str, type(None)),
+    "revision": (str, type(None)), "preset": (str, type(None)),
+}  # fmt: skip
+DESCRIPTION = {  # the same of what weights say of themselves
+    "backbone": str, "method": str, "options": dict, "revision": (str, type(None)),
+    "training_step": (int, type(None)), "stage": (int, type(None)),
+}  # fmt: skip
 PACKAGES = ("latent-workbench", "torch", "transformers", "accelerate", "numpy", "scikit-learn", "xarray", "plotly")
 
 
@@ -93,18 +103,44 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "config.yaml"
     if not path.is_file():
         raise ValueError(f"no run at {folder} (it has no config.yaml); give the folder that `workbench train` made")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); give another run's folder") from error
+    config = read_yaml(path, "another run's folder")
     if not isinstance(config, dict) or "task" not in config:
         raise ValueError(f"{path} names no task; give the folder of a run that `workbench train` made")
-    return config
+    return checked(config, SETTINGS, str(path), "give the folder of a run that `workbench train` made")
 
 
-def read_metrics(folder: str | Path) -> pd.DataFrame:
-    """metrics.jsonl as a table, a row per logged step; NaN where a row lacks a value."""
-    return pd.DataFrame(read_jsonl(Path(folder) / "metrics.jsonl", ("step",)))
+def read_metrics(folder: str | Path, fields: tuple[str, ...] = (), *, growing: bool = False) -> pd.DataFrame:
+    """metrics.jsonl as a table, a row per logged step; NaN where a row lacks a value.
+
+    fields: what each row must have beside its step. growing: the run may just be writing its last line, which counts
+    once it ends. ValueError, naming the line, where a value is no number (`warnings`, a list of sentences, aside), or
+    where steps do not rise from row to row.
+    """
+    path = Path(folder) / "metrics.jsonl"
+    text, rows, last = read_text(path, "a run's folder"), [], -1
+    text = text[: text.rfind("\n") + 1] if growing else text
+    for number, row in numbered_rows(text, path, {"step": int, **dict.fromkeys(fields, float)}):
+        try:
+            rows.append(metrics_row(row, last))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}; restore the line, or give another run") from error
+        last = row["step"]
+    return pd.DataFrame(rows)
+
+
+def metrics_row(row: dict[str, Any], last: int = -1) -> dict[str, Any]:
+    """A row of metrics.jsonl as it should be, `last` the step of the row before; ValueError, a few words, else."""
+    if not last < row["step"] < 2**63:
+        raise ValueError(f"'step' is {quoted(row['step'])}, it must be over {last}")
+    for name, value in row.items():
+        if name == "warnings":
+            if not isinstance(value, list) or not all(isinstance(sentence, str) for sentence in value):
+                raise ValueError(f"'warnings' must be a list of sentences, it is {quoted(value)}")
+        elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"{quoted(name)} must be a number, it is {quoted(value)}")
+        elif value is not None and not -1e300 < value < 1e300 and value == value:
+            raise ValueError(f"{quoted(name)} is {quoted(value)}, which no training writes")
+    return row
 
 
 def start_training(
@@ -148,11 +184,13 @@ def running(folder: str | Path) -> int | None:
     another machine, or one started on the command line, is not seen.
     """
     try:
-        about = json.loads((Path(folder) / "process.json").read_text(encoding="utf-8"))
+        about = checked(read_json(Path(folder) / "process.json"), {"pid": int, "began": float, "machine": str}, "it")
+        if about["machine"] != platform.node() or not 0 < about["pid"] < 2**31:
+            return None
         process = psutil.Process(about["pid"])
-        same = about["machine"] == platform.node() and abs(process.create_time() - about["began"]) < 1
+        same = abs(process.create_time() - about["began"]) < 1
         return process.pid if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (FileNotFoundError, json.JSONDecodeError, psutil.NoSuchProcess):
+    except (ValueError, psutil.NoSuchProcess):  # no such file, or one that was not written by `note_process`
         return None
 
 
@@ -194,8 +232,8 @@ def snapshot_steps(folder: str | Path) -> list[int]:
     """The training steps whose weights a run keeps, ascending; empty where it was trained without `snapshot_every`."""
     if not Path(folder).is_dir():
         raise ValueError(f"no run at {folder}; give the folder that `workbench train` made")
-    names = (path.stem.removeprefix("step") for path in Path(folder).glob("snapshots/step*.safetensors"))
-    return sorted(int(name) for name in names if name.isdecimal())
+    names = (re.fullmatch(r"step([0-9]{6,12})", path.stem) for path in Path(folder).glob("snapshots/*.safetensors"))
+    return sorted(int(name[1]) for name in names if name is not None)
 
 
 def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: int | None = None) -> "LatentMethod":
@@ -206,7 +244,7 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
     from safetensors import SafetensorError, safe_open
 
     from .backbone import Backbone
-    from .config import choose
+    from .config import choose, configured
     from .methods import METHODS, build
 
     path = Path(path)
@@ -215,21 +253,24 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
     path = path / "weights.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"no trained weights at {path}; give the folder of a finished run or its weights.safetensors")
+    advice = "train again, or give another run"
     try:
-        opened = safe_open(path, "pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); train again, or give another run") from error
-    with opened as file:
-        metadata = file.metadata() or {}
-        if "workbench" not in metadata:
-            raise ValueError(
-                f"{path} was not written by this workbench (no description in it); give a run's weights.safetensors"
-            )
-        about = json.loads(metadata["workbench"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a reader, not a dict)
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a reader, not a dict)
+    except (SafetensorError, OSError, RuntimeError, AttributeError) as error:  # the last two: dtypes that torch lacks
+        raise ValueError(f"{path} is damaged ({shown(error)}); {advice}") from error
+    if "workbench" not in metadata:
+        raise ValueError(
+            f"{path} was not written by this workbench (no description in it); give a run's weights.safetensors"
+        )
+    try:
+        about = checked(from_json(metadata["workbench"]), DESCRIPTION, "it")
+        config = configured(choose("method", about["method"], METHODS).Config, about["options"])
+    except ValueError as error:
+        raise ValueError(f"{path} describes itself wrongly ({shown(error, 300)}); {advice}") from error
     if backbone is None:
         backbone = Backbone.load(about["backbone"], revision=about.get("revision"))
-    config = choose("method", about["method"], METHODS).Config(**about["options"])
     method = build(about["method"], backbone, config)
     own = {name: p for name, p in method.named_parameters() if p.requires_grad}
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
@@ -237,8 +278,11 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
     if shapes != wanted:
         different = sorted(set(shapes.items()) ^ set(wanted.items()))[0]
         raise ValueError(
-            f"{path} does not fit {about['method']} on {backbone.name!r}: {different[0]} {different[1]} differs"
+            f"{path} does not fit {about['method']} on {backbone.name!r}: {shown(different[0])} {different[1]} differs"
         )
+    bad = [name for name, t in tensors.items() if not t.is_floating_point() or not bool(t.float().isfinite().all())]
+    if bad:
+        raise ValueError(f"{path}: tensor {bad[0]!r} holds what are no finite numbers; {advice}")
     for name, parameter in own.items():
         parameter.data.copy_(tensors[name])
     method.training_step, method.stage = about.get("training_step"), about.get("stage")

@@ -127,7 +127,7 @@ class _Run:
         runs.write_config(self.folder, self.setup)
         path = self.folder / "metrics.jsonl"
         if path.exists():
-            rows = [row for row in read_jsonl(path, ("step",)) if row["step"] <= done]
+            rows = [row for row in read_jsonl(path, {"step": int}) if row["step"] <= done]
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
     def agree(self, flag: bool) -> bool:

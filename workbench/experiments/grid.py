@@ -28,7 +28,7 @@ from .. import store
 from ..backbone import Backbone, Decoding
 from ..collect import collect
 from ..config import choose
-from ..files import write_json
+from ..files import checked, read_json, shown, write_json
 from ..methods import METHODS, LatentMethod, build
 from ..runs import load_method
 from ..tasks import Split, Task, load_task
@@ -137,7 +137,8 @@ class Done:
         return store.load(self.folder / f"{name}.nc")
 
     def measured(self) -> dict[str, Any]:
-        return json.loads((self.folder / "measured.json").read_text(encoding="utf-8"))
+        path, what = self.folder / "measured.json", "it back, or delete the cell's folder to measure again"
+        return checked(read_json(path, what), {}, shown(path), f"give {what}")
 
 
 def soft_prompt_training(setting: Setting) -> TrainConfig:
@@ -169,7 +170,8 @@ def _claim(setting: Setting, cell: Cell, folder: Path) -> None:
     if not path.exists():
         write_json(path, asked)
         return
-    known = json.loads(path.read_text(encoding="utf-8"))
+    what = "another --out, or delete the cell's folder"
+    known = checked(read_json(path, what), {}, shown(path), f"give {what}")
     different = sorted(key for key in known.keys() | asked.keys() if known.get(key) != asked.get(key))
     if different:
         raise ValueError(f"{folder} was made with another {', '.join(different)}; give another --out, or delete it")

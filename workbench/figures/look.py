@@ -16,6 +16,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..files import shown
+
 Width = Literal["column", "page"]
 Match = Literal["", "x", "y", "xy"]
 MILLIMETRES: dict[Width, int] = {"column": 85, "page": 175}
@@ -378,6 +380,5 @@ def need(table: pd.DataFrame, columns: Sequence[str], source: str) -> None:
     """Refuse a table that lacks a column, with one sentence."""
     missing = [name for name in columns if name not in table]
     if missing:
-        raise ValueError(
-            f"the table lacks {', '.join(missing)} (it has {', '.join(map(str, table))}): give what {source} returns"
-        )
+        has = shown(", ".join(map(str, table)))
+        raise ValueError(f"the table lacks {', '.join(missing)} (it has {has}): give what {source} returns")

@@ -6,7 +6,6 @@ page, and leaves the notebook free.
 
 import asyncio
 import html
-import json
 import re
 import signal
 import time
@@ -160,11 +159,9 @@ def _named(folder: str | Path | Mapping[str, str | Path]) -> Mapping[str, str | 
 
 def _rows(folder: Path) -> pd.DataFrame:
     """The rows of metrics.jsonl that are whole; the last line may still be being written."""
-    try:
-        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not (folder / "metrics.jsonl").exists():
         return pd.DataFrame()
-    return pd.DataFrame([json.loads(line) for line in text.split("\n")[:-1]])
+    return runs.read_metrics(folder, ("seconds", "loss"), growing=True)
 
 
 def _last(table: pd.DataFrame) -> int:
@@ -251,7 +248,7 @@ class TrainingMonitor(View):
     def look(self) -> None:
         """Read the run's files and draw what is new. In a notebook this happens by itself while the run goes on."""
         found = self._found()  # before the rows are read: so none is missed
-        table = _rows(self.folder)
+        table = self._rows()
         new = len(table) != len(self.metrics)
         self.metrics, self.state, self.step = table, found, max(0, _last(table))
         if "warnings" in table:
@@ -274,6 +271,14 @@ class TrainingMonitor(View):
     def pieces(self) -> list[Piece]:
         self.look()
         return [self._status_html(), *curves({"": self.metrics}), self._about_html()]
+
+    def _rows(self) -> pd.DataFrame:
+        """What the run has logged; what was seen last, and a sentence, where its file is damaged."""
+        try:
+            return _rows(self.folder)
+        except (ValueError, OSError) as error:
+            self._trouble = str(error)
+            return self.metrics
 
     def _found(self) -> str:
         """The state that the folder is in."""
@@ -376,7 +381,11 @@ def _within(given: Any, kept: Any) -> bool:
 def _total(folder: Path) -> int | None:
     """How many steps a run has, as it says itself when it begins."""
     log = folder / "log.txt"
-    found = re.search(r"parameters, (\d+) steps", log.read_text(errors="replace")) if log.exists() else None
+    found = (
+        re.search(r"parameters, (\d{1,15}) steps", log.read_text(encoding="utf-8", errors="replace"))
+        if log.exists()
+        else None
+    )
     return int(found[1]) if found else None
 
 
