@@ -62,3 +62,8 @@ def numbered_jsonl(path: str | Path, fields: tuple[str, ...] = ()) -> Iterator[t
                 f"{path}, line {number}: lacks {', '.join(map(repr, missing))}; each line needs {', '.join(fields)}"
             )
         yield number, row
+
+
+def visible(folder: str | Path, pattern: str) -> list[Path]:
+    """What in a folder fits a pattern, sorted, without hidden files: those are other programs' (macOS `._name`)."""
+    return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith("."))
