@@ -1,5 +1,6 @@
 """The store: what is valid, what comes back, and what is said when something is wrong."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import synthetic_store
 
-from workbench import store
+from workbench import store, store_files
 
 KINDS = [
     {},
@@ -99,17 +100,22 @@ def test_order_of_dimensions_never_matters(tmp_path):
     assert table.equals(expected_table)
 
 
-def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, failure):
     path = store.save(synthetic_store(), tmp_path / "a.nc")
     old = path.read_bytes()
 
-    def broken(self, target, **_):
-        target.write_bytes(b"half")
-        raise KeyboardInterrupt
+    def broken(_):
+        raise failure
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", broken)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(store_files.os, "fsync", broken)
+    with pytest.raises((KeyboardInterrupt, OSError)) as error:
         store.save(synthetic_store(seed=1), path)
+    if isinstance(failure, OSError):
+        assert (
+            str(error.value)
+            == f"'{path}' cannot be written (No space left on device): make room or give a folder to write in, and try again"
+        )
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["a.nc"]
 

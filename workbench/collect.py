@@ -327,7 +327,7 @@ def _dataset(
 
 
 def _gold_steps(method: LatentMethod, prompts: Sequence[Prompt], compared: bool, batch_size: int) -> dict[str, Any]:
-    """The worked steps and where they lie, if an example has any or the method has `compared` some with its thoughts."""
+    """The worked steps and where they lie, if there are any or the method has `compared` some with its thoughts."""
     steps = [prompt.example.steps for prompt in prompts]
     width = max(map(len, steps))
     if not width and not compared:

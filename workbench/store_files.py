@@ -80,8 +80,8 @@ def part_files(path: str | Path | Sequence[str | Path]) -> list[Path]:
 
 
 def read(path: Path, *, lazy: Iterable[str] = ()) -> xr.Dataset:
-    """A file's variables in memory, but for those in `lazy`, as objects where they are text: arrays of fixed width would
-    make every text as large as the longest. Raises FileNotFoundError or ValueError with one sentence."""
+    """A file's variables in memory, but for those in `lazy`, as objects where they are text: in arrays of fixed width
+    every text would take as much as the longest. Raises FileNotFoundError or ValueError with one sentence."""
     if not path.is_file():
         raise FileNotFoundError(f"no store at {str(path)!r}: check the path, or make one with `workbench collect`")
     broken = _damage(path)
@@ -101,7 +101,9 @@ def read(path: Path, *, lazy: Iterable[str] = ()) -> xr.Dataset:
                 raw.close()
     except Exception as error:  # whatever HDF5, its bindings or xarray make of bytes that no seal vouches for
         why = " ".join(str(error).split())[:100]
-        raise ValueError(f"{str(path)!r} is damaged or no netCDF file ({why}): give a store, or collect again") from error
+        raise ValueError(
+            f"{str(path)!r} is damaged or no netCDF file ({why}): give a store, or collect again"
+        ) from error
 
 
 def _damage(path: Path) -> str:

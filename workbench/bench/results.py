@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..files import visible
+
 SHIPPED = Path(__file__).parents[2] / "data" / "benchmarks"  # one file per machine
 MEASURES = {  # what a part says in one number, and how it is read
     "speedup": "times as fast as the reference",
@@ -42,7 +44,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def shipped(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
     """Every file of results in a folder by its name without the ending; none where the folder is empty or missing."""
-    return {path.stem: load(path) for path in sorted(Path(folder).glob("*.json"))}
+    return {path.stem: load(path) for path in visible(folder, "*.json")}
 
 
 def parts(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from .. import figures
 from ..diagnostics import describe
-from ..files import write_json, write_text
+from ..files import visible, write_json, write_text
 from ..runs import provenance
 from ..scores import Interval, crossed_interval, per_example
 from .grid import Done
@@ -178,5 +178,5 @@ def read(folder: Path) -> Report:
     if not (folder / "result.json").is_file():
         raise ValueError(f"no finished experiment in {folder}; run `workbench experiment NAME --out {folder}`")
     findings = json.loads((folder / "result.json").read_text(encoding="utf-8"))["findings"]
-    drawn = {path.stem: figures.redraw(path) for path in sorted((folder / "figures").glob("*.json"))}
+    drawn = {path.stem: figures.redraw(path) for path in visible(folder / "figures", "*.json")}
     return Report(pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "runs.csv"), drawn, tuple(findings))
