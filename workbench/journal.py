@@ -38,6 +38,7 @@ class Journal:
         if self.path is None:
             return
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b")  # noqa: SIM115  (closed by `__exit__`)
         except OSError as error:
             raise OSError(f"{self.path} cannot be written ({error.strerror}): give another --out") from error

@@ -37,10 +37,14 @@ def writable(path: str | Path) -> Path:
     if path.is_dir():
         raise ValueError(f"{str(path)!r} is a folder: name a file, such as {str(path / 'answers.nc')!r}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # the name that `whole` gives
-        trial.touch()
-        trial.unlink()
+        if path.parent.is_dir():
+            trial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # the name that `whole` gives
+            trial.touch()
+            trial.unlink()
+        else:
+            there = next(folder for folder in path.absolute().parents if folder.exists())
+            if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+                raise PermissionError(0, f"nothing can be made in {there}")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise refused(path, error) from error
     return path
@@ -89,16 +93,17 @@ def read(path: Path, *, lazy: Iterable[str] = ()) -> xr.Dataset:
         raise ValueError(f"{str(path)!r} {broken}: collect again, or take it from a backup")
     lazy = tuple(lazy)
     try:
-        raw = xr.open_dataset(path, engine="h5netcdf", cache=False, decode_cf=False)
+        source = xr.backends.H5NetCDFStore.open(path)
         try:
-            for variable in raw.variables.values():
+            variables, attrs = source.load()
+            for variable in variables.values():
                 if variable.encoding.get("dtype") is str:  # decoding would make it an array of fixed width
                     del variable.encoding["dtype"]
-            dataset = xr.decode_cf(raw)
+            dataset = xr.decode_cf(xr.Dataset(variables, attrs=attrs))
             return dataset.assign({name: dataset[name].load() for name in dataset.variables if name not in lazy})
         finally:
             if not lazy:
-                raw.close()
+                source.close()
     except Exception as error:  # whatever HDF5, its bindings or xarray make of bytes that no seal vouches for
         why = " ".join(str(error).split())[:100]
         raise ValueError(
