@@ -61,7 +61,8 @@ def test_the_known_setting_is_kept_and_another_refused(tmp_path, here):
 
 
 def test_a_stopped_cell_goes_on_where_it_was(tmp_path, here):
-    cell = Cell("soft-prompt", 1, {"thoughts": 2}, replace(TINY, epochs=2), {}, {"a": Answers(), "b": Answers(draws=2)})
+    stores = {"a": Answers(), "b": Answers(draws=2, temperature=1.0)}
+    cell = Cell("soft-prompt", 1, {"thoughts": 2}, replace(TINY, epochs=2), {}, stores)
     (done,) = run_cells(SETTING, [cell], tmp_path, Console())
     first = done.store("a")
     weights = (done.folder / "weights.safetensors").read_bytes()

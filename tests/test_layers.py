@@ -33,7 +33,8 @@ ALLOWED = {
     "methods": "config decoding tasks backbone likelihood",
     "official": "files backbone methods",
     "check": "methods",
-    "store": "files",
+    "store_files": "files",
+    "store": "files store_files",
     "diagnostics": "",
     "scores": "",
     "projection": "files store",
@@ -46,8 +47,10 @@ ALLOWED = {
     "dry_run": "tasks backbone label_losses methods plan train",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
-    "collect": "tasks backbone methods store runs changes lens",
-    "counter": "backbone tasks methods scores collect",
+    "asking": "backbone methods store changes tasks",
+    "journal": "backbone methods",
+    "collect": "tasks backbone methods store runs changes lens asking journal",
+    "counter": "backbone tasks methods scores asking collect",
     "answering": "config files backbone tasks methods runs",
     "pretrain": "config files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
@@ -59,7 +62,7 @@ ALLOWED = {
 }
 ALLOWED["options"] = "config files decoding tasks methods plan counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
-ANALYSIS = ("store", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
+ANALYSIS = ("store", "store_files", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
 LIVE = (
     "tasks",
     "decoding",
@@ -71,6 +74,8 @@ LIVE = (
     "dry_run",
     "changes",
     "lens",
+    "asking",
+    "journal",
     "collect",
     "runs",
     "answering",

@@ -117,10 +117,11 @@ def test_what_it_sees_at_test_time_holds_no_answer(method, task, prompts):
 
 def test_collects_a_valid_store_whatever_the_batch_size(method, task):
     examples = task.examples("dev", 6)
-    store = collect(method, task, examples, paths=2, draws=2)
+    asked = {"decoding": Decoding(temperature=1.0), "paths": 2, "draws": 2}
+    store = collect(method, task, examples, **asked)
     check(store)
     assert store.sizes["path"] == store.sizes["draw"] == 2
-    small = collect(method, task, examples, paths=2, draws=2, batch_size=1)
+    small = collect(method, task, examples, **asked, batch_size=1)
     torch.testing.assert_close(
         torch.tensor(store.thought.values), torch.tensor(small.thought.values), atol=1e-4, rtol=1e-3
     )

@@ -139,9 +139,15 @@ def _say_prompts(task: Any) -> None:
 
 def _decoding(given: Namespace, method: Any) -> Any:
     """The decoding of that name, with what the command line says on top of it."""
-    return replace(
+    found = replace(
         method.backbone.decoding(given.decode), **{name: getattr(given.decoding, name) for name in given.overrides}
     )
+    idle = sorted({"top_p", "top_k", "min_p"} & set(given.overrides))
+    if idle and found.temperature == 0:
+        raise ValueError(
+            f"--decoding.{idle[0]} changes nothing while decoding is greedy: give --decoding.temperature too"
+        )
+    return found
 
 
 def quickstart(given: Namespace) -> None:
@@ -198,7 +204,10 @@ def _dry_run(given: Namespace, task: Any) -> int:
 
 
 def collect(given: Namespace) -> None:
+    import warnings
+
     from . import store
+    from .asking import NothingDiffers
     from .collect import collect
     from .scores import accuracy, cost
 
@@ -207,14 +216,17 @@ def collect(given: Namespace) -> None:
     for name in ("paths", "draws", "batch_size"):
         if given[name] >= 2**31:  # more than any machine counts with; smaller mistakes `collect` knows
             raise ValueError(f"--{name} is {shown(given[name])}; give a number below {2**31}")
+    store.writable(given.out)
     method, task = _method_and_task(given)
-    found = collect(
-        method, task, task.examples(given.split, given.count), split=given.split,
-        decoding=_decoding(given, method),
-        paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
-        change=given.change, readout=given.readout,
-    )  # fmt: skip
-    store.save(found, given.out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NothingDiffers)
+        warnings.showwarning = lambda message, *_: print(f"workbench: {message}", file=sys.stderr)
+        found = collect(
+            method, task, task.examples(given.split, given.count), split=given.split,
+            decoding=_decoding(given, method),
+            paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
+            change=given.change, readout=given.readout, out=given.out,
+        )  # fmt: skip
     interval = accuracy(found)
     low, mean, high = (f"{100 * value:.1f}" for value in (interval.low, interval.mean, interval.high))
     print(f"{given.out}: {interval.n} questions, {mean} % right [{low}, {high}]")
@@ -231,19 +243,19 @@ def collect(given: Namespace) -> None:
 
 def counter(given: Namespace) -> None:
     from . import figures, store
-    from .counter import counter, counter_table, verdict
+    from .counter import counted, counter, counter_table, verdict
     from .files import write_text
 
+    paths = {name: store.writable(given.out / f"{name.replace(':', '-')}.nc") for name in counted(given.changes)}
     method, task = _method_and_task(given)
     stores = counter(
         method, task, task.examples(given.split, given.count), changes=given.changes, split=given.split,
-        decoding=_decoding(given, method), batch_size=given.batch_size, seed=given.seed,
+        decoding=_decoding(given, method), batch_size=given.batch_size, seed=given.seed, out=paths,
     )  # fmt: skip
-    paths = [store.save(found, given.out / f"{name.replace(':', '-')}.nc") for name, found in stores.items()]
     table = counter_table(stores)
     write_text(given.out / "table.csv", table.to_csv(index=False))
     figure = figures.bars(table, label="change", mean="difference", percent=True, reference=0.0)
-    source = {"stores": [str(path) for path in paths]}
+    source = {"stores": [str(path) for path in paths.values()]}
     for path in (given.out / "table.csv", *figures.save(figure, "counter_tests", given.out, source)):
         print(path)
     print(table.to_string(index=False))

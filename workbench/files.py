@@ -243,3 +243,8 @@ def numbered_rows(text: str, path: str | Path, fields: Fields = ()) -> Iterator[
         if missing:
             raise ValueError(f"{where}: lacks {', '.join(map(repr, missing))}; each line needs {', '.join(fields)}")
         yield number, row if isinstance(fields, tuple) else checked(row, fields, where)
+
+
+def visible(folder: str | Path, pattern: str) -> list[Path]:
+    """What in a folder fits a pattern, sorted, without hidden files: those are other programs' (macOS `._name`)."""
+    return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith("."))

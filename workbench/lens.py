@@ -78,7 +78,7 @@ def words(backbone: Backbone, vectors: np.ndarray, mask: np.ndarray, k: int) -> 
         found["near_id"][mask], found["near_cosine"][mask] = nearest_tokens(x, backbone.table.float().cpu().numpy(), k)
     for name in ("lens", "near"):
         seen, place = np.unique(found[f"{name}_id"], return_inverse=True)
-        texts = np.array([backbone.tokenizer.decode([i]) if i >= 0 else "" for i in seen.tolist()], dtype=str)
+        texts = np.array([backbone.tokenizer.decode([i]) if i >= 0 else "" for i in seen.tolist()], dtype=object)
         found[f"{name}_token"] = texts[place.reshape(shape)]
     return found
 
@@ -224,7 +224,7 @@ def parallelism_table(
     """
     rows = []
     for name, store in by_name(stores).items():
-        ids, values, sizes = store["example"].values.astype(str), [], []
+        ids, values, sizes = store["example"].values.tolist(), [], []
         for i, p in _distributions(backbone, store, path):
             written = [_tokens(backbone, text.splitlines()) for text in paths.get(str(ids[i]), ())]
             if len(written) < 2:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..files import checked, quoted, read_json, shown
+from ..files import checked, quoted, read_json, shown, visible
 
 SHIPPED = Path(__file__).parents[2] / "data" / "benchmarks"  # one file per machine
 MEASURES = {  # what a part says in one number, and how it is read
@@ -50,7 +50,7 @@ def _number(value: Any) -> bool:
 
 def shipped(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
     """Every file of results in a folder by its name without the ending; none where the folder is empty or missing."""
-    return {path.stem: load(path) for path in sorted(Path(folder).glob("*.json"))}
+    return {path.stem: load(path) for path in visible(folder, "*.json")}
 
 
 def parts(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

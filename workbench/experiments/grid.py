@@ -310,11 +310,10 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
         if asked.temperature is not None:
             decoding = replace(decoding, temperature=asked.temperature)
         examples = other.examples(asked.split, setting.questions)
-        found = collect(
+        collect(
             method, other, examples, split=asked.split, decoding=decoding, paths=asked.paths, draws=asked.draws,
-            batch_size=setting.batch_size, seed=cell.seed, change=asked.change,
+            batch_size=setting.batch_size, seed=cell.seed, change=asked.change, out=path,
         )  # fmt: skip
-        store.save(found, path)
     if cell.measure is not None and not (folder / "measured.json").exists():
         write_json(folder / "measured.json", cell.measure(method, task))
 

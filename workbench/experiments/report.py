@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from .. import figures
 from ..diagnostics import describe
-from ..files import checked, read_json, read_text, shown, write_json, write_text
+from ..files import checked, read_json, read_text, shown, visible, write_json, write_text
 from ..runs import provenance
 from ..scores import Interval, crossed_interval, per_example
 from .grid import Done
@@ -182,7 +182,7 @@ def read(folder: Path) -> Report:
     findings = checked(read_json(path, what), {"findings": list}, shown(path), f"give {what}")["findings"]
     if not all(isinstance(sentence, str) for sentence in findings):
         raise ValueError(f"{shown(path)}: 'findings' must be a list of sentences; give {what}")
-    drawn = {path.stem: figures.redraw(path) for path in sorted((folder / "figures").glob("*.json"))}
+    drawn = {path.stem: figures.redraw(path) for path in visible(folder / "figures", "*.json")}
     table, runs = (_read_table(folder / f"{name}.csv", what) for name in ("table", "runs"))
     return Report(table, runs, drawn, tuple(findings))
 

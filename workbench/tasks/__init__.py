@@ -3,7 +3,7 @@
 A task is five values and three functions; adding one is adding a file here and a line in `TASKS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -45,6 +45,7 @@ class Task:
     parsing: Parsing = "strict"
     answer_tokens: int = 256
     prompts: Pack | None = None
+    given: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # id -> splits it was given as
 
     def message(self, question: str, thoughts: str, family: str) -> str:
         """What a backbone of this family is asked; `thoughts` is the text that stands in their place."""
@@ -69,7 +70,15 @@ class Task:
             raise ValueError(
                 f"split {split!r} of task {self.name!r} is empty; give another split or another data source"
             )
+        for example in examples:
+            self.given.setdefault(example.id, set()).add(split)
         return examples
+
+    def split_of(self, examples: Sequence[Example]) -> str:
+        """The one split that `examples` gave all of these as; "unknown" where there is none such, or more than one."""
+        splits = [self.given.get(example.id, set()) for example in examples]
+        common = set.intersection(*splits) if splits else set()
+        return common.pop() if len(common) == 1 else "unknown"
 
 
 def load_task(name: str, source: str | None = None, parse: Parsing = "strict", prompts: str | None = None) -> Task:
