@@ -60,6 +60,11 @@ def _hands_on(model: Any) -> bool:
     return _TRIED[model]
 
 
+def forgo(model: Any) -> None:
+    """Let the model be taken for one whose attention cannot be replaced."""
+    _TRIED[model] = False
+
+
 @contextmanager
 def attending(model: Any, name: str, function: Callable[..., Any] | None = None) -> Iterator[None]:
     """Within, the model attends by this function, which transformers then knows by this name, or knew already."""

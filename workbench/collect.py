@@ -17,7 +17,7 @@ from .backbone import Backbone, Completion, Decoding, pad
 from .changes import Change, change_named
 from .lens import words
 from .methods import LatentMethod, Prompt, Thoughts
-from .methods.base import Mixture
+from .methods.base import Mixture, prepared
 from .methods.mixtures import mixed
 from .tasks import Example, Task
 
@@ -55,7 +55,7 @@ def collect(
     decoding = replace(decoding, max_new_tokens=decoding.max_new_tokens or task.answer_tokens)
     method.eval()
     started = time.time()
-    prompts = [method.render(example, task) for example in examples]
+    prompts = prepared(method, task, examples)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].before))  # batches of like lengths: less padding
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     thoughts: list[Thoughts] = [_empty()] * len(prompts)
@@ -245,7 +245,7 @@ def _step_vectors(method: LatentMethod, prompts: Sequence[Prompt]) -> list[torch
 
 
 def _reference(method: LatentMethod) -> np.ndarray:
-    """Evenly spread rows of the embedding table, float16."""
-    table = method.backbone.table
-    rows = torch.linspace(0, len(table) - 1, min(len(table), REFERENCE_ROWS)).long().to(table.device)
-    return table[rows].detach().float().cpu().numpy().astype(np.float16)
+    """The input embeddings of evenly spread tokens, float16."""
+    size = len(method.backbone.table)
+    rows = torch.linspace(0, size - 1, min(size, REFERENCE_ROWS)).long()
+    return method.backbone.embed(rows).float().cpu().numpy().astype(np.float16)
