@@ -129,7 +129,7 @@ class LatentMethod(nn.Module, ABC):
         return self.prompt(example, task, *self.backbone.around(self.message(example, task), task.opening))
 
     def message(self, example: Example, task: Task, thoughts: str = SLOT) -> str:
-        """What the backbone is asked; `thoughts` stands in their place. ValueError where the example holds our marks."""
+        """What the backbone is asked, `thoughts` in their place; ValueError for an example that holds our marks."""
         for text in (example.question, *example.steps, example.answer):
             for mark in (SLOT, BREAK):
                 if mark in text:
@@ -221,9 +221,9 @@ def prepared(method: LatentMethod, task: Task, examples: Sequence[Example], lear
     share = (found == unknown).float().mean().item() if unknown is not None and len(found) else 0.0
     if share >= UNKNOWN:
         warnings.warn(
-            f"{share:.0%} of the tokens in the questions of task {task.name!r} are unknown to the tokenizer of backbone "
-            f"{backbone.name!r}, which reads {backbone.tokenizer.unk_token!r} there: it cannot tell such questions from "
-            "one another; use a task in its words, or another backbone",
+            f"{share:.0%} of the tokens in the questions of task {task.name!r} are unknown to backbone "
+            f"{backbone.name!r}, which reads {backbone.tokenizer.unk_token!r} there and cannot tell such questions "
+            "from one another; use a task in its words, or another backbone",
             stacklevel=2,
         )
     return prompts

@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbone import Backbone
-
 
 class ThoughtBlock(nn.Module):
     """One post-norm transformer layer: single attention without positions or causal mask, ReLU feed-forward, RMSNorm.
