@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 NAME = "shared-prompts"  # under which transformers finds `attend`
 BLOCK = 64  # positions by which buffers grow
@@ -38,6 +38,11 @@ def shareable(model: Any) -> bool:
     layers = DynamicCache(config=config).layers
     usual = config._attn_implementation == "sdpa" and config.get_text_config(decoder=True) is config
     return usual and bool(layers) and all(type(layer) is DynamicLayer for layer in layers) and _hands_on(model)
+
+
+def slides(model: Any) -> bool:
+    """Whether some layer attends to a window that slides, and keeps no more than that."""
+    return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=model.config).layers)
 
 
 def _hands_on(model: Any) -> bool:

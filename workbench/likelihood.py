@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import packing
-from .attention import shareable
+from .attention import shareable, slides
 from .backbone import Backbone, pad
 from .label_losses import is_plain, label_losses
 
@@ -67,14 +67,19 @@ def _padded(
 ) -> Float[Tensor, "label"]:
     """The same from rows padded to one length, through the model's own attention."""
     device, paths = backbone.device, len(rows) // len(prefixes)
-    ids, known = pad(prefixes, "left")
-    known = known.to(device)
-    with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
-        cache = backbone.run(backbone.embed(ids), known).cache
-    cache.batch_repeat_interleave(paths)
     # what is not there is left out: a window that slides counts places, whoever looks at them
     rows = [row if bool(own.all()) else row[own] for row, own in zip(rows, there, strict=True)]
-    mask = torch.cat([known.repeat_interleave(paths, 0), pad(rows, "left")[1]], 1)
+    if slides(backbone.model):  # padding between a prefix and its row would move the prefix out of sight
+        before = [one for one in backbone.embed_each(prefixes) for _ in range(paths)]
+        rows = [torch.cat([read, row]) for read, row in zip(before, rows, strict=True)]
+        cache, mask = None, pad(rows, "left")[1]
+    else:
+        ids, known = pad(prefixes, "left")
+        known = known.to(device)
+        with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
+            cache = backbone.run(backbone.embed(ids), known).cache
+        cache.batch_repeat_interleave(paths)
+        mask = torch.cat([known.repeat_interleave(paths, 0), pad(rows, "left")[1]], 1)
     embeds, counts = pad(rows, "left")[0], [len(own) for own in labels]
     owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)).to(device)
     columns = torch.cat([torch.arange(max(counts) - count, max(counts)) for count in counts]).to(device)
