@@ -76,7 +76,8 @@ class Backbone(Texts, nn.Module):
             self.model.generation_config.pad_token_id = tokenizer.pad_token_id
         self.by_decoder = False  # whether the head calls the decoder within the base model
         known = not (self.table.is_meta or _sharded())  # weights are there, and whole on one machine
-        self.plain_logits = trial.tried(self).plain_logits if known else True
+        found = trial.tried(self) if known else trial.Verdict()
+        self.plain_logits, self.gaps = found.plain_logits, found.gaps
 
     @classmethod
     def load(

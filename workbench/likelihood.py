@@ -69,7 +69,7 @@ def _padded(
     device, paths = backbone.device, len(rows) // len(prefixes)
     # what is not there is left out: a window that slides counts places, whoever looks at them
     rows = [row if bool(own.all()) else row[own] for row, own in zip(rows, there, strict=True)]
-    if slides(backbone.model):  # padding between a prefix and its row would move the prefix out of sight
+    if slides(backbone.model) or not backbone.gaps:  # padding before a row would move its prefix away
         before = [one for one in backbone.embed_each(prefixes) for _ in range(paths)]
         rows = [torch.cat([read, row]) for read, row in zip(before, rows, strict=True)]
         cache, mask = None, pad(rows, "left")[1]

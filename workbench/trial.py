@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from . import attention, packing
 
 WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "context_length")
+GAP = 32  # masked places, over which a distance tells
 OFFSETS = 8  # learned tables have a few rows more than positions
 USABLE = "use a causal language model that attends in every layer, such as Llama, Qwen, Gemma, Mistral or GPT-2"
 
@@ -49,9 +50,11 @@ class Tried(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether logits are the output head's product with the states, as far as four tokens can tell."""
+    """What four tokens tell: whether logits are the output head's product with the states, and whether masked places
+    between a prefix and what goes on from it change nothing (where distances count places, they do)."""
 
     plain_logits: bool = True
+    gaps: bool = True
 
 
 def check_layers(model: Any, name: str) -> None:
@@ -118,7 +121,7 @@ def tried(backbone: Tried) -> Verdict:
     plain = type(head) is nn.Linear and near(head(states).float(), own[0])
     if attention.shareable(model) and not _packs(model, rows[0], states):
         attention.forgo(model)
-    return Verdict(plain)
+    return Verdict(plain, near(_behind_gap(backbone, rows[0]), own[0, 2:3]))
 
 
 def _through(backbone: Tried, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
@@ -139,6 +142,14 @@ def _through(backbone: Tried, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     if beside.shape != states.shape or not (beside - states).norm() <= 0.1 * states.norm():
         return None
     return first.logits.float(), third.logits.float(), fourth.logits.float(), states
+
+
+def _behind_gap(backbone: Tried, row: Tensor) -> Tensor:
+    """Logits of the third token behind the first two and many places that are masked."""
+    there = torch.tensor([[True, True, *[False] * GAP, True]], device=row.device)
+    cache = backbone.run(row[None, :2], there[:, :2]).cache
+    rest = torch.cat([row[:1].expand(GAP, -1), row[2:3]])[None]
+    return backbone.run(rest, there, cache=cache, logits_at=torch.tensor([GAP], device=row.device)).logits[0].float()
 
 
 class _Nearness:
