@@ -123,7 +123,7 @@ def test_a_tokenizer_without_marks_is_given_some(task, rank):
     assert prompt.after[0] == end
     method.loss([prompt], 2).total.backward()
     assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
-    assert trained_copy(given, marks=False).marks == ("", "")
+    assert trained_copy(given, marks=()).marks == ("", "")
 
 
 def test_without_peft_adapters_are_a_sentence(tiny, monkeypatch):

@@ -309,3 +309,13 @@ def test_golden_trajectory(tiny, tmp_path, optimizer):
     recorded = json.loads(GOLDEN.read_text())[optimizer]
     assert recorded[-1] < recorded[0] - 0.3  # it learns
     assert golden_losses(tiny(), tmp_path / "run", optimizer) == pytest.approx(recorded, rel=TOLERANCE[optimizer])
+
+
+def test_training_leaves_the_backbone_as_it_was(tiny, tmp_path):
+    """Shortcuts are the run's own: what is built on the same backbone afterwards has those it had before."""
+    backbone = tiny()
+    before = backbone.prefixes, backbone.padded, backbone.full_logits
+    method, task = build("soft-prompt", backbone), load_task("arith")
+    config = TrainConfig(examples=4, epochs=1, probe_examples=2, padded=True, full_logits=True)
+    train(method, task, config, tmp_path / "run")
+    assert (backbone.prefixes, backbone.padded, backbone.full_logits) == before

@@ -52,7 +52,7 @@ class Answering:
     @torch.no_grad()
     def embedding(self, text: str) -> np.ndarray:
         """The mean embedding [feature] of a text's tokens; one word is mostly one. ValueError for an empty one."""
-        ids = self.method.backbone.ids(text)
+        ids = self.method.backbone.plain_ids(text)
         if not len(ids):
             raise ValueError("no word to embed: give a text")
         return self.method.backbone.embed(ids).float().mean(0).cpu().numpy()

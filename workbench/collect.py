@@ -20,7 +20,7 @@ from .changes import Change
 from .journal import Journal
 from .lens import words
 from .methods import LatentMethod, Prompt, Thoughts
-from .methods.base import Mixture
+from .methods.base import Mixture, prepared
 from .methods.mixtures import mixed
 from .tasks import Example, Task
 
@@ -63,7 +63,7 @@ def collect(
     split = task.split_of(examples) if split is None else split
     changed = asking.change_of(change, len(examples))
     method.eval()
-    prompts = [method.render(example, task) for example in examples]
+    prompts = prepared(method, task, examples)
     named = change if isinstance(change, str) else getattr(change, "__name__", repr(change) if change else "")
     settings = {**asdict(asked), "changed": named, "whole": changed is not None or asked.readout > 0}
     with Journal(path, {} if path is None else asking.about(method, task.name, prompts, settings)) as journal:
@@ -380,7 +380,7 @@ def _step_vectors(method: LatentMethod, prompts: Sequence[Prompt]) -> list[torch
 
 
 def _reference(method: LatentMethod) -> np.ndarray:
-    """Evenly spread rows of the embedding table, float16."""
-    table = method.backbone.table
-    rows = torch.linspace(0, len(table) - 1, min(len(table), REFERENCE_ROWS)).long().to(table.device)
-    return table[rows].detach().float().cpu().numpy().astype(np.float16)
+    """The input embeddings of evenly spread tokens, float16."""
+    size = len(method.backbone.table)
+    rows = torch.linspace(0, size - 1, min(size, REFERENCE_ROWS)).long()
+    return method.backbone.embed(rows).float().cpu().numpy().astype(np.float16)

@@ -42,6 +42,10 @@ class Writer(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def admit(self, length: int) -> None: ...
+
+    def room(self, length: int, wanted: int) -> int: ...
+
     def embed(self, ids: Tensor) -> Tensor: ...
 
     def run(self, embeds: Tensor, mask: Tensor, *, cache: Any = None, logits_at: Tensor | None = None) -> Any: ...
@@ -59,6 +63,8 @@ def generate(
 ) -> list[list[Completion]]:
     """`draws` answers for each row of vectors; the next row enters as soon as others have left enough room.
 
+    An answer that reaches the end of a bounded window (`Backbone.bounded`) ends there, unfinished.
+
     At most batch_size x draws answers are being written at any time; None: all at once. Sampling takes one uniform
     number per token from a generator seeded by (seeds[row], draw): what else is in the batch never changes an answer.
 
@@ -75,27 +81,36 @@ def generate(
     if not rows:
         return []
     size, seeds = batch_size or len(rows), seeds if sampled else None
+    limits = [backbone.room(len(row), limit) for row in rows]
     if plain or not shareable(backbone.model):
         ids = []
         for k in range(0, len(rows), size):
             some = None if seeds is None else seeds[k : k + size]
-            ids += _plainly(backbone, rows[k : k + size], decoding, limit, draws, some)
+            ids += _plainly(backbone, rows[k : k + size], decoding, limits[k : k + size], draws, some)
     else:
         # a tenth faster than without gradients alone; several processes may have sharded the weights, which forbids it
         with torch.no_grad(), torch.inference_mode(not torch.distributed.is_initialized()):
-            flight = _Flight(backbone, rows, decoding, limit, draws, seeds, size)
+            flight = _Flight(backbone, rows, decoding, limits, draws, seeds, size)
             while flight.fill():
                 with attending(backbone.model, NAME, attend):
                     flight.write()
         ids = flight.answers
     texts = backbone.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    flat = [Completion(t, tuple(i), len(i) < limit) for t, i in zip(texts, ids, strict=True)]
+    most = [own for own in limits for _ in range(draws)]
+    flat = [Completion(t, tuple(i), len(i) < own) for t, i, own in zip(texts, ids, most, strict=True)]
+    read = [len(rows[k // draws]) + len(one.tokens) - (not one.finished) for k, one in enumerate(flat)]
+    backbone.admit(max(read))  # the last token of an answer that was cut is not read
     return [flat[k : k + draws] for k in range(0, len(flat), draws)]
 
 
 @torch.no_grad()
 def _plainly(
-    backbone: Writer, rows: Sequence[Tensor], decoding: Decoding, limit: int, draws: int, seeds: Sequence[int] | None
+    backbone: Writer,
+    rows: Sequence[Tensor],
+    decoding: Decoding,
+    limits: Sequence[int],
+    draws: int,
+    seeds: Sequence[int] | None,
 ) -> list[list[int]]:
     """The tokens of each row's draws: one prefill, a copy of its cache per draw, rows that have ended leave."""
     embeds, mask = _padded(rows)
@@ -104,11 +119,12 @@ def _plainly(
     if draws > 1:
         cache.batch_repeat_interleave(draws)
         mask = mask.repeat_interleave(draws, 0)
-    count, device = len(logits), backbone.device
+    count, device, limit = len(logits), backbone.device, max(limits)
+    most = torch.tensor(limits, device=device).repeat_interleave(draws)
     chance = None if seeds is None else uniforms(seeds, draws, limit).to(device)
     stops = torch.tensor(sorted(backbone.stops), device=device)
     written = torch.zeros(count, limit, dtype=torch.long, device=device)
-    length = torch.full((count,), limit, device=device)
+    length = most.clone()
     alive = torch.arange(count, device=device)  # which answers the rows of the batch belong to
     zero = torch.zeros(1, dtype=torch.long, device=device)
     for step in range(limit):
@@ -116,14 +132,13 @@ def _plainly(
         ends = torch.isin(token, stops)
         written[alive, step] = token
         length[alive[ends]] = step
+        ends |= most[alive] == step + 1
         if ends.any():
             going = (~ends).nonzero()[:, 0]
             if not len(going):
                 break
             alive, token, mask = alive[going], token[going], mask[going]
             cache.batch_select_indices(going)
-        if step + 1 == limit:
-            break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         logits = backbone.run(backbone.embed(token)[:, None], mask, cache=cache, logits_at=zero).logits[:, -1].float()
     return [row[:n].tolist() for row, n in zip(written, length.tolist(), strict=True)]
@@ -144,13 +159,13 @@ class _Flight:
         backbone: Writer,
         prompts: Sequence[Tensor],
         decoding: Decoding,
-        limit: int,
+        limits: Sequence[int],
         draws: int,
         seeds: Sequence[int] | None,
         size: int,
     ):
         self.backbone, self.prompts, self.decoding, self.seeds = backbone, prompts, decoding, seeds
-        self.limit, self.draws, device = limit, draws, backbone.device
+        self.limits, self.limit, self.draws, device = limits, max(limits), draws, backbone.device
         self.most = min(size, len(prompts)) * draws
         self.answers: list[list[int]] = [[]] * (len(prompts) * draws)
         self.queue = iter(range(len(prompts)))
@@ -161,8 +176,8 @@ class _Flight:
         self.stops = torch.tensor(sorted(backbone.stops), device=device)
         self.cache = SharedPrompts()
         # behind its end a row of `written` repeats its first token, which no rule about repetition minds
-        self.written = torch.zeros(self.most, limit, dtype=torch.long, device=device)
-        self.chance = None if seeds is None else torch.zeros(self.most, limit, device=device)
+        self.written = torch.zeros(self.most, self.limit, dtype=torch.long, device=device)
+        self.chance = None if seeds is None else torch.zeros(self.most, self.limit, device=device)
         self.token, self.length = (torch.zeros(0, dtype=torch.long, device=device) for _ in range(2))
         self.done = torch.zeros(0, dtype=torch.bool, device=device)
 
@@ -184,7 +199,7 @@ class _Flight:
         cache, backbone = self.cache, self.backbone
         out = backbone.model(
             inputs_embeds=backbone.embed(self.token)[:, None],
-            position_ids=(self.start + cache.count - 1)[:, None],
+            position_ids=(self.start + cache.count.minimum(self.ends - 1) - 1)[:, None],
             use_cache=True,
             logits_to_keep=1,
             shared=cache,
@@ -198,7 +213,7 @@ class _Flight:
         self.now += 1
         ends = torch.isin(self.token, self.stops) & ~self.done
         self.length = torch.where(ends, at, self.length)
-        self.done = self.done | ends | (cache.count == self.limit)
+        self.done = self.done | ends | (cache.count >= self.ends)
 
     def _due(self) -> bool:
         rows = len(self.answer)
@@ -262,10 +277,11 @@ class _Flight:
         device, count = self.written.device, self.cache.count
         self.rows = torch.arange(len(self.answer), device=device)
         self.start = torch.tensor([self.cache.lengths[slot] for slot in self.slot], device=device)
+        self.ends = torch.tensor([self.limits[answer // self.draws] for answer in self.answer], device=device)
         self.token = self.written[self.rows, count - 1]
         ends = torch.isin(self.token, self.stops)
-        self.length = torch.where(ends, count - 1, self.limit)
-        self.done = ends | (count == self.limit)
+        self.length = torch.where(ends, count - 1, self.ends)
+        self.done = ends | (count >= self.ends)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import runs
+from .backbone import Backbone
 from .checkpointing import checkpointed
 from .config import differences
 from .decoding import Decoding
@@ -26,6 +27,7 @@ from .diagnostics import probe
 from .files import read_jsonl, whole, write_json, write_text
 from .launch import alike, gathered, gathered_module, launched
 from .methods import LatentMethod, Prompt
+from .methods.base import prepared
 from .packing import compiled
 from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
 from .prefixes import Prefixes
@@ -45,13 +47,12 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     folder = Path(folder)
     if not resume and (folder / "metrics.jsonl").exists():
         raise ValueError(f"{folder} holds a run already; resume it, or give another folder")
-    prompts = [method.render(example, task) for example in task.examples("train", config.examples)]
-    looked_at = [method.render(example, task) for example in task.examples("dev", config.probe_examples)]
+    prompts = prepared(method, task, task.examples("train", config.examples), learned=True)
+    looked_at = prepared(method, task, task.examples("dev", config.probe_examples))
     plan = make_plan(method, config, len(prompts))
-    method.backbone.padded, method.backbone.full_logits = config.padded, config.full_logits
     run = _Run(method, task, config, folder, looked_at, len(plan))
     sharded = run.accelerator.distributed_type == DistributedType.FSDP  # then all must read alike
-    method.backbone.prefixes = Prefixes("off" if sharded else config.prefix_cache, config.prefix_cache_gib)
+    prefixes = Prefixes("off" if sharded else config.prefix_cache, config.prefix_cache_gib)
     done = run.restore() if resume else 0
     method.training_step, method.stage = done, plan[done - 1].stage if done else None
     run.begin(done)
@@ -62,7 +63,8 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
     way = checkpointed if config.gradient_checkpointing else compiled if config.compile else nullcontext
     layers = way(method.backbone.model)
-    with _stop_softly() as stop, progress as bar, layers:
+    shortcuts = _shortcuts(method.backbone, prefixes, config)
+    with _stop_softly() as stop, progress as bar, layers, shortcuts:
         for step in plan[done:]:
             if step.stage != stage:
                 stage = method.stage = step.stage
@@ -344,6 +346,17 @@ def _decisive(setup: dict[str, Any]) -> dict[str, Any]:
         "full_logits",
     )
     return setup | {"training": {name: value for name, value in setup["training"].items() if name not in free}}
+
+
+@contextmanager
+def _shortcuts(backbone: Backbone, prefixes: Prefixes, config: TrainConfig) -> Iterator[None]:
+    """Within, losses are computed as the settings say; the backbone, which others may use, is left as it was."""
+    before = backbone.prefixes, backbone.padded, backbone.full_logits
+    backbone.prefixes, backbone.padded, backbone.full_logits = prefixes, config.padded, config.full_logits
+    try:
+        yield
+    finally:
+        backbone.prefixes, backbone.padded, backbone.full_logits = before
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..backbone import SLOT, Backbone
+from ..backbone import Backbone
 from ..config import bounded
 from ..tasks import Example, Task
 from .base import LatentMethod, Prompt, Thoughts
@@ -34,8 +34,7 @@ class Direct(CoT):
 
     def render(self, example: Example, task: Task) -> Prompt:
         prompt = super().render(example, task)
-        message = task.message(example.question, SLOT, self.backbone.family)
-        _, after = self.backbone.around(message, task.mark)
+        _, after = self.backbone.around(self.message(example, task), task.mark)
         return replace(prompt, after=after, target=prompt.target[-len(prompt.answer) - 1 :])
 
 
@@ -55,9 +54,7 @@ class SoftPrompt(LatentMethod):
     def __init__(self, backbone: Backbone, config: Config):
         super().__init__(backbone, config)
         rows = torch.randint(len(backbone.table), (config.thoughts,))
-        self.vectors = nn.Parameter(
-            backbone.table[rows.to(backbone.device)].detach().float().clone()
-        )  # starts as words
+        self.vectors = nn.Parameter(backbone.embed(rows).detach().float().clone())  # starts as words
 
     def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
         vectors = self.vectors.expand(len(prompts), paths, -1, -1)

@@ -129,7 +129,7 @@ class SoftCoT(LatentMethod):
 
     def _row(self, prompt: Prompt) -> Int[Tensor, "_"]:
         """What the assistant reads before its slots, in its own tokens."""
-        return self.reader.ids(self.reader.chat(prompt.example.question) + self.opening)
+        return self.reader.ids(self.reader.chat(prompt.example.question) + self.reader.plain(self.opening))
 
     def _noise(
         self, prompts: Sequence[Prompt], vectors: Float[Tensor, "example path step feature"]
