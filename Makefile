@@ -2,12 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check lab
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: quickstart test quick check lab
 quickstart: .venv/installed
 	$(BIN)/workbench quickstart --out data/quickstart
 
 test: .venv/installed
-	$(BIN)/pytest
+	$(PYTEST)
+
+quick: .venv/installed
+	$(PYTEST) -m 'not slow'
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -168,6 +168,7 @@ def test_figures_of_stores_and_runs_of_one_name(made, trained, tmp_path, capsys)
     assert first["figure"]["data"] == second["figure"]["data"]
 
 
+@pytest.mark.slow
 def test_pretrain(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(pretrain, "measure", partial(pretrain.measure, count=2))
     small = {"steps": 16, "batch_size": 4, "width": 32, "layers": 1, "heads": 2}
@@ -186,6 +187,7 @@ def loaded(argv: list[str]) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 def test_looking_at_stores_needs_no_torch(tmp_path):
     store.save(synthetic_store(), tmp_path / "a.nc")
     found = loaded(["score", str(tmp_path / "a.nc")])
@@ -193,6 +195,7 @@ def test_looking_at_stores_needs_no_torch(tmp_path):
     assert not {"torch", "transformers"} & found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "collect"])
 def test_saying_what_there_is_needs_nothing_that_does_it(command):
     """Methods bring torch and transformers in, since one file holds a method and its options; the rest stays out."""

@@ -106,6 +106,7 @@ def test_png_has_the_dots_asked_for(tmp_path):
     assert int.from_bytes(small.read_bytes()[16:20], "big") == pytest.approx(85 / 25.4 * 150, abs=2)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_browser_shows_no_upload_button(tmp_path):
     def buttons(path):
@@ -128,6 +129,7 @@ def test_the_browser_shows_no_upload_button(tmp_path):
     assert "Share chart..." not in buttons(save(go.Figure(figure.data), "saved", tmp_path, formats=["html"])[0])
 
 
+@pytest.mark.slow
 @needs_browser
 def test_png_pdf_and_svg_have_print_size(tmp_path):
     paths = save(accuracy(accuracies(), width="column"), "accuracy", tmp_path, formats=["png", "pdf", "svg"])

@@ -67,6 +67,7 @@ def test_the_call_of_each_figure_names_what_there_is(name):
             assert {keyword.arg for keyword in node.keywords} <= set(known)
 
 
+@pytest.mark.slow
 def test_write_gallery_writes_the_page_beside_the_folder_of_pictures(tmp_path):
     paths = write_gallery(tmp_path, formats=[])
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [

@@ -373,6 +373,7 @@ def test_labels_are_text_not_markup():
     assert accuracy(table).layout.yaxis.ticktext[0] == "&lt;pause&gt;"
 
 
+@pytest.mark.slow
 def test_import_is_light():
     code = (
         "import sys, workbench.figures, workbench.projection\n"

@@ -115,6 +115,7 @@ def test_what_it_sees_at_test_time_holds_no_answer(method, task, prompts):
     assert torch.equal(one.after, other.after)
 
 
+@pytest.mark.slow
 def test_collects_a_valid_store_whatever_the_batch_size(method, task):
     examples = task.examples("dev", 6)
     store = collect(method, task, examples, paths=2, draws=2)
@@ -127,6 +128,7 @@ def test_collects_a_valid_store_whatever_the_batch_size(method, task):
     assert (store.text.values == small.text.values).all()
 
 
+@pytest.mark.slow
 def test_nothing_to_train_is_said(tiny, task, tmp_path):
     with pytest.raises(ValueError, match="'cot' has nothing to train"):
         train(build("cot", tiny()), task, TrainConfig(), tmp_path / "run")

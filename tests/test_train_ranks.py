@@ -55,6 +55,7 @@ def assert_same_runs(alone: Path, together: Path) -> None:
         assert row == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, SHARDED], ids=["whole", "sharded"])
 def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
     """And when one of them is interrupted they stop together, save once and go on."""
@@ -80,6 +81,7 @@ def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
     assert (said.count("FSDPQwen3DecoderLayer"), said.count("FSDPMeanRead")) == ((4, 2) if environment else (0, 0))
 
 
+@pytest.mark.slow
 def test_an_interrupted_launcher_saves_once_and_the_run_goes_on(tiny, tiny_folder, tmp_path):
     """Ctrl-C reaches the launcher, which passes it on to every process. Any number of them can go on, here one."""
     orders = {"settings": {**TRAINS, "save_every": 100}, "pause": 0.3}

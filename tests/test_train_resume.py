@@ -104,6 +104,7 @@ def test_a_second_interrupt_stops_at_once(tiny, tmp_path, task, monkeypatch):
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
 
+@pytest.mark.slow
 def test_interrupted_command_says_how_to_go_on_and_does(tiny_folder, tmp_path):
     """The real signal to the real command, then the command it names."""
     from workbench.__main__ import main

@@ -27,7 +27,7 @@ class Example:
 
 
 class Made(Sequence[Item]):
-    """The first `size` items of a source, each made when it is first asked for: few of a large split are had at once."""
+    """The first `size` items of a source, each made when it is first asked for: a few of many come at once."""
 
     def __init__(self, source: Iterable[Item], size: int):
         self._source, self._size = iter(source), size
