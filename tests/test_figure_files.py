@@ -114,7 +114,7 @@ def test_the_browser_shows_no_upload_button(tmp_path):
         command = [BROWSER, *flags.split(), "--disable-background-networking", "--disable-component-update"]
         profile = f"--user-data-dir={tmp_path / 'profile'}"
         done = subprocess.run(
-            [*command, profile, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120
+            [*command, profile, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=600
         )
         return set(re.findall('data-title="([^"]*)"', done.stdout))
 

@@ -166,6 +166,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(pretrain, "measure", partial(pretrain.measure, count=3))
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(quick, tmp_path):
     made = [pretrain.pretrain(SMALL, tmp_path / name, seeds) for name, seeds in (("a", (3,)), ("b", (3, 4)))]
     other = pretrain.pretrain(SMALL, tmp_path / "c", (4,))
