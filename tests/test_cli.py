@@ -92,6 +92,7 @@ def test_train_takes_dotted_options_and_says_what_is_next(backbone, tmp_path, ca
     assert load_file(tmp_path / "run" / "weights.safetensors")["vectors"].shape == (2, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--preset", "reference", "--options.thoughts", "3"], ["--data", "easy"]])
 def test_config_of_a_run_makes_the_same_run_again(backbone, tmp_path, options):
     assert main(["train", *backbone, *SHORT, *options, "--out", str(tmp_path / "a")]) == 0
@@ -306,6 +307,7 @@ def test_a_mistake_is_one_sentence(name, broken, tmp_path, capsys, monkeypatch):
     refused(placed(command, broken, tmp_path), complaint, tmp_path, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_A_MODEL)
 def test_a_mistake_with_a_model_is_one_sentence(name, broken, backbone, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -33,6 +33,7 @@ def plain(value):
     return [plain(inner) for inner in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EVERY, *GALLERY])
 def test_a_sidecar_redraws_the_same_figure(name, tmp_path):
     figure = EVERY[name][0]() if name in EVERY else GALLERY[name].draw("column")

@@ -42,6 +42,7 @@ def test_a_kept_picture_is_the_figure_of_the_list(name):
     assert [a.text for a in kept.layout.annotations] == [a.text for a in drawn.layout.annotations]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GALLERY)
 def test_every_figure_says_that_its_numbers_are_invented(name):
     plain, marked = GALLERY[name].draw("column"), gallery.marked(GALLERY[name].draw("column"))

@@ -70,6 +70,7 @@ def test_thoughts_have_the_agreed_shape(method, prompts):
     assert all(signal.shape == thoughts.mask.shape for signal in thoughts.signals.values())
 
 
+@pytest.mark.slow
 def test_batch_mates_change_no_thought_and_no_loss(method, prompts):
     together = method.think(prompts)
     for k, prompt in enumerate(prompts):

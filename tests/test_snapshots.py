@@ -178,6 +178,7 @@ def test_a_resumed_run_has_the_snapshots_of_one_that_never_stopped(run, tiny, tm
         assert same(weights, expected), step
 
 
+@pytest.mark.slow
 def test_broken_weights_are_not_kept(tiny, tmp_path, task, monkeypatch):
     def breaks(self, batch, planned, step=loop._Run.step):
         values = step(self, batch, planned)
