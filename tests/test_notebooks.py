@@ -13,11 +13,10 @@ from workbench.bench import parts, shipped
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
-# What runs here in place of the settings in the first cell: as much as what must be seen needs. The tour runs as it is.
+# What runs here in place of the settings in the first cell: as much as what must be seen needs. The tour and the collapse run as they are.
 SMALLER = {
     # the stopped run is stopped at step 5 of 30
     "01_train": "EXAMPLES, EPOCHS, QUESTIONS = 160, 6, 64; RATES = {'muon': (0.3,), 'adamw': (0.01,)}",
-    "02_collapse": "EPOCHS = 2",
     "03_positive_steps": "EPOCHS, QUESTIONS = 2, 120",
     "04_paper_figures": "EPOCHS = 2",
     "05_inspect": "EXAMPLES, EPOCHS, QUESTIONS = 400, 2, 100",
