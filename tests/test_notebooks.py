@@ -13,7 +13,8 @@ from workbench.bench import parts, shipped
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
-# What runs here in place of the settings in the first cell: as much as what must be seen needs. The tour and the collapse run as they are.
+# What runs here in place of settings in the first cell: as much as what must be seen needs, which for the tour, the
+# collapse (half its training is not healthy yet), the comparison and the gallery is all of it.
 SMALLER = {
     # the stopped run is stopped at step 5 of 30
     "01_train": "EXAMPLES, EPOCHS, QUESTIONS = 160, 6, 64; RATES = {'muon': (0.3,), 'adamw': (0.01,)}",
