@@ -2,12 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test fuzz check lab mutate
+WORKERS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
+
+.PHONY: quickstart test quick fuzz check lab mutate
 quickstart: .venv/installed
 	$(BIN)/workbench quickstart --out data/quickstart
 
 test: .venv/installed
-	$(BIN)/pytest
+	$(PYTEST)
+
+quick: .venv/installed
+	$(PYTEST) -m 'not slow'
 
 # An hour of damaged files and odd arguments; `make test` tries a hundredth of them.
 fuzz: .venv/installed

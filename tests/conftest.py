@@ -41,6 +41,15 @@ CHAT = (  # Qwen's shape: role and message between two marks
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several workers: slow tests first and one by one, so that none is left alone at the end; others by file."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("slow", "xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """tiny_folder(family, chat): the folder of a random model, for tests that name a backbone by its path."""

@@ -65,6 +65,7 @@ def complaints(boxes: list[Box], width: float, height: float) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["column", "page"])
 @pytest.mark.parametrize("name", GALLERY)
 def test_no_text_runs_into_another_or_over_the_edge(name, width, texts):
@@ -112,6 +113,7 @@ def test_long_labels_and_captions_are_folded(texts):
     assert complaints(boxes, figure.layout.width, figure.layout.height) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["column", "page"])
 def test_names_of_questions_have_room_beside_a_colour_bar(width, texts):
     ids = ["e9f00825e634", "WWWWWWWWWWWW", "fdd2e74d570c"]

@@ -169,6 +169,7 @@ def test_a_planted_import_is_found(tmp_path, place, code, complaint):
     assert wrong_imports(package, ALLOWED) == [complaint]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [

@@ -70,6 +70,7 @@ def test_thoughts_have_the_agreed_shape(method, prompts):
     assert all(signal.shape == thoughts.mask.shape for signal in thoughts.signals.values())
 
 
+@pytest.mark.slow
 def test_batch_mates_change_no_thought_and_no_loss(method, prompts):
     together = method.think(prompts)
     for k, prompt in enumerate(prompts):
@@ -115,6 +116,7 @@ def test_what_it_sees_at_test_time_holds_no_answer(method, task, prompts):
     assert torch.equal(one.after, other.after)
 
 
+@pytest.mark.slow
 def test_collects_a_valid_store_whatever_the_batch_size(method, task):
     examples = task.examples("dev", 6)
     asked = {"decoding": Decoding(temperature=1.0), "paths": 2, "draws": 2}
@@ -128,6 +130,7 @@ def test_collects_a_valid_store_whatever_the_batch_size(method, task):
     assert (store.text.values == small.text.values).all()
 
 
+@pytest.mark.slow
 def test_nothing_to_train_is_said(tiny, task, tmp_path):
     with pytest.raises(ValueError, match="'cot' has nothing to train"):
         train(build("cot", tiny()), task, TrainConfig(), tmp_path / "run")

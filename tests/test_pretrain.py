@@ -54,6 +54,7 @@ def test_text_comes_back_from_its_tokens(tokenizer, name):
             assert tokenizer.decode(ids) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difficulty", ["easy", "hard"])
 def test_every_difficulty_is_in_known_tokens(tokenizer, difficulty):
     for example in load_task("arith-shift", difficulty).examples("dev", 300):
@@ -166,6 +167,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(pretrain, "measure", partial(pretrain.measure, count=3))
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(quick, tmp_path):
     made = [pretrain.pretrain(SMALL, tmp_path / name, seeds) for name, seeds in (("a", (3,)), ("b", (3, 4)))]
     other = pretrain.pretrain(SMALL, tmp_path / "c", (4,))
@@ -186,6 +188,7 @@ def test_the_same_command_gives_the_same_bytes(quick, tmp_path):
     assert Backbone.load(str(made[0])).width == 32
 
 
+@pytest.mark.slow
 def test_a_failed_pretraining_leaves_nothing(monkeypatch, tmp_path):
     def fails(_):
         raise RuntimeError("no")

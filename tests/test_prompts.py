@@ -236,6 +236,7 @@ def test_a_missing_pack_is_one_sentence(source):
 # ---------------------------------------------------------------------------------------------------- a run with a pack
 
 
+@pytest.mark.slow
 def test_a_run_and_its_stores_say_which_pack(tiny_folder, tmp_path, capsys):
     path = pack(tmp_path, {"arith": {"before": "Think. ", "hint": "So: "}})
     found = load_pack(path)

@@ -37,6 +37,7 @@ def test_round_trip_is_identical(tmp_path, kind):
     assert os.listdir(tmp_path / "deep") == ["a.nc"]
 
 
+@pytest.mark.slow
 def test_plain_xarray_opens_a_file_where_there_is_no_workbench(tmp_path):
     given = synthetic_store(paths=2, masked=True)
     path = store.save(given, tmp_path / "a.nc")
@@ -410,6 +411,7 @@ def test_flatten_has_one_row_per_thought():
     assert set(table["task"]) == {"arith-shift"}
 
 
+@pytest.mark.slow
 def test_the_readers_of_stores_do_not_import_torch():
     code = (
         "import sys, workbench.store, workbench.scores, workbench.diagnostics;"

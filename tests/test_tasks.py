@@ -39,6 +39,33 @@ def test_sizes_and_unique_ids(task):
         assert task.examples(split, 10) == examples[:10]
 
 
+def test_few_examples_are_had_without_making_the_split(monkeypatch):
+    """Only what is asked for is made, once, in whatever order it is asked for."""
+    made = 0
+    compose = arith.compose
+
+    def counted(*given):
+        nonlocal made
+        made += 1
+        return compose(*given)
+
+    monkeypatch.setattr(arith, "compose", counted)
+    arith.problems.cache_clear()
+    task = load_task("arith")
+    few = task.examples("train", 5)
+    assert 5 <= made < 50
+    before = made
+    assert task.examples("train", 3) == few[:3]
+    assert made == before
+    found = arith.problems("train", arith.DIFFICULTIES["standard"], False)
+    assert len(found) == 8000
+    assert [p.example for p in found[4:7]] == task.examples("train", 7)[4:]
+    assert made < 50
+    assert found[-1] is found[7999]
+    with pytest.raises(IndexError):
+        found[8000]
+
+
 def test_splits_are_disjoint_by_construction(task):
     """The question alone decides its split: whatever the seed and the size, no question can be in two."""
     questions = {split: {e.question for e in task.examples(split)} for split in SPLITS}

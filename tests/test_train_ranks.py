@@ -41,7 +41,7 @@ def start(backbone: Path, folder: Path, orders: dict, environment: dict[str, str
 
 def finished(process: subprocess.Popen[str]) -> str:
     """What the processes printed, once they have ended well."""
-    said, complaint = process.communicate(timeout=200)
+    said, complaint = process.communicate(timeout=600)
     assert process.returncode == 0, complaint[-3000:]
     return said
 
@@ -55,6 +55,7 @@ def assert_same_runs(alone: Path, together: Path) -> None:
         assert row == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, SHARDED], ids=["whole", "sharded"])
 def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
     """And when one of them is interrupted they stop together, save once and go on."""
@@ -83,18 +84,19 @@ def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
     assert (said.count("FSDPQwen3DecoderLayer"), said.count("FSDPMeanRead")) == ((4, 2) if environment else (0, 0))
 
 
+@pytest.mark.slow
 def test_an_interrupted_launcher_saves_once_and_the_run_goes_on(tiny, tiny_folder, tmp_path):
     """Ctrl-C reaches the launcher, which passes it on to every process. Any number of them can go on, here one."""
     orders = {"settings": {**TRAINS, "save_every": 100}, "pause": 0.3}
     run(tiny(), tmp_path / "one", **orders["settings"])
     process = start(tiny_folder(), tmp_path / "two", orders, {})
     metrics = tmp_path / "two" / "metrics.jsonl"
-    for _ in range(1200):
+    for _ in range(6000):
         if process.poll() is not None or (metrics.exists() and metrics.read_bytes().count(b"\n") >= 2):
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said, complaint = process.communicate(timeout=60)
+    said, complaint = process.communicate(timeout=600)
     assert process.returncode != 0
     done = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)["step"]
     assert 2 <= done < 8, complaint[-3000:]

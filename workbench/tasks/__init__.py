@@ -3,14 +3,16 @@
 A task is five values and three functions; adding one is adding a file here and a line in `TASKS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from itertools import islice
+from typing import Literal, TypeVar, get_args, overload
 
 from .prompts import Pack, load_pack
 
 Split = Literal["train", "dev", "test"]
 Parsing = Literal["strict", "reference"]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,28 @@ class Example:
     labels: dict[str, str | int | float] = field(default_factory=dict)
 
 
+class Made(Sequence[Item]):
+    """The first `size` items of a source, each made when it is first asked for: a few of many come at once."""
+
+    def __init__(self, source: Iterable[Item], size: int):
+        self._source, self._size = iter(source), size
+        self._made: list[Item] = []
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> Item: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Item]: ...
+    def __getitem__(self, place: int | slice) -> Item | list[Item]:
+        places = range(self._size)[place] if isinstance(place, slice) else [range(self._size)[place]]
+        missing = max(places, default=-1) + 1 - len(self._made)
+        self._made.extend(islice(self._source, max(0, missing)))
+        found = [self._made[k] for k in places]
+        return found if isinstance(place, slice) else found[0]
+
+
 @dataclass(frozen=True)
 class Task:
     """A benchmark.
@@ -35,7 +59,7 @@ class Task:
     """
 
     name: str
-    load: Callable[[Split], list[Example]]
+    load: Callable[[Split], Sequence[Example]]
     parse: Callable[[str], str | None]
     same: Callable[[str, str], bool]
     source: str | None = None
@@ -65,7 +89,7 @@ class Task:
             raise ValueError(f"task {self.name!r} has no split {split!r}; use one of {', '.join(get_args(Split))}")
         if count is not None and count < 1:
             raise ValueError(f"cannot take {count} examples; give at least 1, or None for the whole split")
-        examples = self.load(split)[:count]
+        examples = list(self.load(split)[:count])
         if not examples:
             raise ValueError(
                 f"split {split!r} of task {self.name!r} is empty; give another split or another data source"

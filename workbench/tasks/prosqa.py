@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..config import choose
-from . import Example, Split, Task
+from . import Example, Made, Split, Task
 from .answers import marked, same_word
 from .arith import NAMES, NONCE_VERBS, split_of
 from .records import Native, Record, load, measured, numbered_json
@@ -62,7 +62,7 @@ def task(source: str | None = None) -> Task:
     """Problems made here (`source`: None or a difficulty), or native files."""
     if source is None or source in DIFFICULTIES or not Path(source).expanduser().exists():
         difficulty = choose("difficulty (and no file or folder)", source or "standard", DIFFICULTIES)
-        return _task(lambda split: list(problems(split, difficulty)), source, opening="think:\n")
+        return _task(lambda split: problems(split, difficulty), source, opening="think:\n")
     return _task(lambda split: load(_native(source), split, source, _example), source, instruction=INSTRUCTION)
 
 
@@ -83,10 +83,9 @@ def _task(load, source: str | None, instruction: str = "", opening: str = "") ->
 
 
 @lru_cache(maxsize=8)
-def problems(split: Split, difficulty: Difficulty, seed: int = 0) -> tuple[Example, ...]:
+def problems(split: Split, difficulty: Difficulty, seed: int = 0) -> Made[Example]:
     """The problems of a split, always the same ones."""
-    source = stream(split, seed, difficulty)
-    return tuple(next(source) for _ in range(SIZES[split]))
+    return Made(stream(split, seed, difficulty), SIZES[split])
 
 
 def stream(split: Split, seed: int, difficulty: Difficulty) -> Iterator[Example]:
