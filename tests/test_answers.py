@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.tasks import equality, load_task
-from workbench.tasks.answers import boxed, last_number, math_answer, option_letter, unwrapped, yes_or_no
+from workbench.tasks.answers import boxed, number_answer, math_answer, option_letter, unwrapped, yes_or_no
 from workbench.tasks.equality import equal_math
 
 # ------------------------------------------------------------------------------------------------------ strict answers
@@ -25,7 +25,7 @@ from workbench.tasks.equality import equal_math
     ],
 )  # fmt: skip
 def test_numbers(completion, answer):
-    assert last_number(completion) == answer
+    assert number_answer(completion) == answer
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text())
 def test_reading_never_fails(text):
-    assert last_number(text) is None or last_number(text)
+    assert number_answer(text) is None or number_answer(text)
     assert option_letter(text, "ABCDEF") in (None, *"ABCDEF")
     assert yes_or_no(text) in (None, "Yes", "No")
     assert boxed(text) is None or unwrapped(math_answer(text) or "x")
@@ -125,7 +125,7 @@ def test_endless_repetition_is_read_quickly():
     start = time.perf_counter()
     for piece in [*PIECES, "answer ", "the answer is ", "option ", "$5$ ", " \n", "\\text{", "1,"]:
         for text in (piece * 3000, f"#### {piece * 3000}", "".join(rng.choices(PIECES, k=3000))):
-            for read in (last_number, yes_or_no, math_answer, lambda t: option_letter(t, "ABCDE")):
+            for read in (number_answer, yes_or_no, math_answer, lambda t: option_letter(t, "ABCDE")):
                 read(text)
     assert time.perf_counter() - start < 20
 

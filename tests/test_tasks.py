@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.tasks import Example, Task, arith, load_task
-from workbench.tasks.answers import equal_numbers, last_number
+from workbench.tasks.answers import number_answer
+from workbench.tasks.numbers import equal_numbers
 
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+) (\w+)")
 SPLITS = ("train", "dev", "test")
@@ -253,7 +254,7 @@ def test_bad_names_are_one_sentence():
     ],
 )
 def test_reading_an_answer(completion, answer):
-    assert last_number(completion) == answer
+    assert number_answer(completion) == answer
 
 
 def test_numbers_are_compared_as_numbers():
@@ -270,16 +271,16 @@ def test_numbers_are_compared_as_numbers():
 
 @given(st.integers(-(10**9), 10**9), st.sampled_from(["#### {}", "so {} it is", "#### ${} in all", "x\n#### {}.\n"]))
 def test_any_whole_number_is_read_back(number, form):
-    assert last_number(form.format(number)) == str(number)
-    assert equal_numbers(last_number(form.format(f"{number:,}")), str(number))  # type: ignore[arg-type]
+    assert number_answer(form.format(number)) == str(number)
+    assert equal_numbers(number_answer(form.format(f"{number:,}")), str(number))  # type: ignore[arg-type]
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-10000, max_value=10000))
 def test_any_amount_is_read_back(amount):
-    assert equal_numbers(last_number(f"#### {amount:,}"), str(amount))  # type: ignore[arg-type]
+    assert equal_numbers(number_answer(f"#### {amount:,}"), str(amount))  # type: ignore[arg-type]
 
 
 @given(st.text())
 def test_reading_never_fails(text):
-    found = last_number(text)
+    found = number_answer(text)
     assert found is None or equal_numbers(found, found)

@@ -94,7 +94,7 @@ def collect(
     }
     cuts = (slice(start, start + batch_size) for start in range(0, len(prompts), batch_size))
     steps = [own for cut in cuts for own in _step_vectors(method, prompts[cut])]
-    return _dataset(method, task, examples, thoughts, read, similar, steps, answers, attrs)
+    return _dataset(method, task, examples, prompts, thoughts, read, similar, steps, answers, attrs)
 
 
 def _empty() -> Thoughts:
@@ -134,6 +134,7 @@ def _dataset(
     method: LatentMethod,
     task: Task,
     examples: Sequence[Example],
+    prompts: Sequence[Prompt],
     thoughts: Sequence[Thoughts],
     read: dict[str, np.ndarray],
     similar: Sequence[dict[str, torch.Tensor]],
@@ -147,7 +148,10 @@ def _dataset(
     def each(value: Callable[[Completion], Any], dtype: Any) -> np.ndarray:
         return np.array([[[value(c) for c in path] for path in example] for example in answers], dtype=dtype)
 
-    predictions = [[[task.parse(c.text) for c in path] for path in example] for example in answers]
+    predictions = [
+        [[task.read(c.text, prompt.begun) for c in path] for path in example]
+        for prompt, example in zip(prompts, answers, strict=True)
+    ]
     right = [
         [[p is not None and task.same(p, example.answer) for p in path] for path in found]
         for found, example in zip(predictions, examples, strict=True)
