@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from workbench.tasks import Example, Task, arith, load_task
 from workbench.tasks.answers import number_answer
-from workbench.tasks.numbers import equal_numbers
+from workbench.tasks.number import equal_numbers
 
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+) (\w+)")
 SPLITS = ("train", "dev", "test")

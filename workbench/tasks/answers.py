@@ -8,7 +8,7 @@ sentence is an article ("because it is a match"), a "no" before a noun is no ans
 import re
 import unicodedata
 
-from .numbers import LONGEST, number_said
+from .number import LONGEST, number_said
 
 MARK = re.compile("#{4,}")
 HEADING = re.compile(r"\W*(?:(?:step|part|case)\W*\d|(?:(?:the|final|correct)\W+)*answer\W*(?:is\W*)?$)", re.IGNORECASE)
@@ -49,7 +49,7 @@ def number_answer(completion: str) -> str | None:
     """The number behind the last `####`, else in the last box, else announced, else the one in the last sentence.
 
     "1,234.50" -> "1234.50", "#### -10" -> "-10", "#### 1/2" -> "1/2", "#### 3 + 4 = 7" -> "7", "it costs $5." -> "5";
-    None where no number is said or several are: "5 or 6", "from 5 to 3", "#### x" (`numbers` says more).
+    None where no number is said or several are: "5 or 6", "from 5 to 3", "#### x" (`number` says more).
     """
     for said in (marked(completion), boxed(completion)):
         if said is not None:

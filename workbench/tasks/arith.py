@@ -18,7 +18,7 @@ from operator import add, mul, sub, truediv
 from ..config import choose
 from . import Example, Split, Task
 from .answers import number_answer
-from .numbers import equal_numbers
+from .number import equal_numbers
 
 NAMES = ("Tom", "Ann", "Max", "Eva", "Sam", "Mia", "Leo", "Zoe", "Ben", "Ida", "Jon", "Amy")
 ITEMS = ("apples", "pens", "cards", "books", "coins", "eggs", "shells", "stamps", "nuts", "cups", "beads", "stones")

@@ -22,14 +22,18 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
-from .numbers import LONGEST, equal_numbers, number_said
+from .number import LONGEST, equal_numbers, number_said
 
-PATIENCE = 10.0  # seconds for one comparison; the helper ends itself after two of computing
+PATIENCE = 10.0  # seconds for one comparison; the helper ends itself after one of computing
 START = 120.0  # seconds for the helper to import sympy on a busy machine
 
 BASED = re.compile(r"\(?([0-9A-Za-z]+)\)?\s*_\s*(?:\{\s*)?(?:\\text\s*\{\s*)?(\w+)[\s}]*")
 SUBSCRIPT = re.compile(r"\d[)}\s]*_")  # a base inside a formula
-MORE = re.compile(r"\\(?:[lc]?dots|vdots|overline|overset|underset|widehat|hat|vec|bar|not|forall|exists)\b|\.{2,}|…")
+MORE = re.compile(
+    r"\\(?:[lc]?dots|vdots|overline|overset|underset|widehat|hat|vec|bar|not|forall|exists|prime|[bp]?mod)\b|\.{2,}|…|'"
+)
+NUMBER = re.compile(r"(?:\\\$|[-+\s])*(?:[\d,.{}\s]|\\!)*\d(?:[\d,.{}\s]|\\!)*(?:/\s*\d+)?")
+PLURAL = re.compile(r"(?:(?<=[cs]h)es|(?<=x)es|(?<=[^s])s)$")
 UNIT = re.compile(
     r"(?<=[\d})\s$])\s*(?:\\(?:text|mbox|mathrm|textrm)\s*\{([^{}]*)\}|(?<![A-Za-z\\])([A-Za-z]{2,}(?: [A-Za-z]{2,})*))"
     r"\s*(\^\s*\{?\d\}?)?[\s.]*$"
@@ -55,12 +59,12 @@ def equal_math(prediction: str, gold: str) -> bool:
         first, second = bases
         return bool(first and second) and first.groups() == second.groups()  # type: ignore[union-attr]
     (prediction, unit), (gold, other) = _measured(prediction), _measured(gold)
-    if unit and other and unit != other:
+    if unit != other and (unit or "%" in prediction) and (other or "%" in gold):
         return False
     prediction, gold = CONNECTED.sub(", ", prediction), CONNECTED.sub(", ", gold)
     if _word(prediction) == _word(gold) != "":
         return True
-    if number_said(prediction) is not None and number_said(gold) is not None and "=" not in prediction + gold:
+    if all(NUMBER.fullmatch(text) and number_said(text) is not None for text in (prediction, gold)):
         return equal_numbers(prediction, gold)
     if any(_unreadable(text) for text in (prediction, gold)):
         return False
@@ -78,7 +82,7 @@ def _measured(text: str) -> tuple[str, str]:
         return text, ""
     if WORDS.search(text[: found.start()]) or NAMES.fullmatch(found[2] or ""):
         return text, ""
-    word = re.sub(r"[^\w%°/]", "", found[1] or found[2]).casefold().removesuffix("s")
+    word = PLURAL.sub("", re.sub(r"[^\w%°/]", "", found[1] or found[2]).casefold()).replace("feet", "foot")
     power = re.sub(r"\D", "", found[3] or "")
     return (text[: found.start()].strip(), f"{word}^{power}" if power else word) if word else (text, "")
 
@@ -91,6 +95,7 @@ def _word(text: str) -> str:
 
 def _unreadable(text: str) -> bool:
     """Whether math-verify would leave out a part of a text, or take its words for products of letters."""
+    text = re.sub(r"\\(?:begin|end)\s*\{\w+\}", " ", text)
     words = any(len(word.strip()) > 1 for word in TEXT.findall(text))
     return words or bool(MORE.search(text) or SUBSCRIPT.search(text) or WORDS.search(NAMES.sub("", text)))
 
@@ -112,12 +117,15 @@ class Helper:
     def __init__(self) -> None:
         self.pid, self.lock = os.getpid(), threading.Lock()
         self.process: subprocess.Popen[str] | None = None
+        self.ready = False  # whether it has said so
         self.replies: Queue[str] = Queue()
 
     def ask(self, prediction: str, gold: str) -> bool:
         with self.lock:
             if self.process is None:
-                self._start()
+                self._spawn()
+            if not self.ready:
+                self._await()
             assert self.process is not None
             assert self.process.stdin is not None
             reply = ""
@@ -128,37 +136,39 @@ class Helper:
             except (Empty, OSError):
                 pass
             finally:  # it hangs, has died, or we are interrupted: the next question must not get this one's reply
-                if not reply:
+                if not reply.strip():
                     self.stop()
+                    self._spawn()  # so that the next question waits the less
             return reply.strip() == "true"
 
-    def _start(self) -> None:
+    def _spawn(self) -> None:
         # -P: the folder of the script, full of our own modules, stays off the helper's path
-        command = [sys.executable, "-P", str(Path(__file__).with_name("equality_helper.py"))]
+        self.command = [sys.executable, "-P", str(Path(__file__).with_name("equality_helper.py"))]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+            self.command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, start_new_session=True
         )
         self.replies = Queue()
         self.reader = threading.Thread(target=_pump, args=(self.process.stdout, self.replies), daemon=True)
         self.reader.start()
-        ready = ""
+
+    def _await(self) -> None:
         try:
-            ready = self.replies.get(timeout=START)
+            self.ready = bool(self.replies.get(timeout=START).strip())
         except Empty:
             pass
         finally:
-            if not ready:
+            if not self.ready:
                 self.stop()
-        if not ready:
+        if not self.ready:
             raise RuntimeError(
-                f"the helper that compares LaTeX did not start; run {' '.join(command)} to see why, "
+                f"the helper that compares LaTeX did not start; run {' '.join(self.command)} to see why, "
                 "and check that math-verify can be imported"
             )
 
     def stop(self) -> None:
         """End the helper, if there is one, and wait until it is gone."""
-        process, self.process = self.process, None
+        process, self.process, self.ready = self.process, None, False
         if process is None:
             return
         process.kill()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 MEMORY = 8 << 30  # bytes of address space; a number that needs more is no answer
-COMPUTING = 2.0  # seconds of a processor for one comparison
+COMPUTING = 1.0  # seconds of a processor for one comparison
 ROUNDING = 1e-20  # of the larger one, where no proof is found either way
 DECIMAL = re.compile(r"(?<![\d.,])(\d*)\.(\d+)(?![\d.,])")
 PERCENT = re.compile(r"\s*\\?%\s*$")
@@ -49,16 +49,18 @@ def _parsed(text: str) -> Any:
 
 def _alike(a: Any, b: Any) -> bool:
     """Whether the numbers in two values that look equal are: each has its equal in the other value."""
-    from sympy import Eq
+    from latex2sympy2_extended.logic import And
+    from sympy import Eq, Expr, simplify
     from sympy.core.relational import Relational
 
-    a, b = (value.rhs if isinstance(value, Eq) and value.lhs.is_Symbol else value for value in (a, b))
-    if isinstance(a, Relational) or isinstance(b, Relational):
-        return True  # 2x = 4 and x = 2 have no number in common
+    if isinstance(a, Relational) and isinstance(b, Relational) and isinstance(a.rhs - b.rhs, Expr):
+        one, other = ((value.lhs - value.rhs).doit() for value in (a, b))
+        return not simplify(one / other).free_symbols  # 2x = 4 and x = 2
+    if isinstance(a, And) and isinstance(b, And):
+        return all(map(_alike, a._unsorted_args, b._unsorted_args))
+    a, b = (value.rhs if isinstance(value, Eq) else value for value in (a, b))
     ours, theirs = list(_parts(a)), list(_parts(b))
-    return all(any(_zero(x - y, x) for y in theirs) for x in ours) and all(
-        any(_zero(x - y, y) for x in ours) for y in theirs
-    )
+    return all(any(_same(x, y) for y in theirs) for x in ours) and all(any(_same(x, y) for x in ours) for y in theirs)
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -75,9 +77,12 @@ def _parts(value: Any) -> Iterator[Any]:
         yield value.doit()
 
 
-def _zero(difference: Any, size: Any) -> bool:
+def _same(a: Any, b: Any) -> bool:
     from sympy import Rational
 
+    if a == b:
+        return True
+    difference, size = a - b, a
     names = sorted(difference.free_symbols | size.free_symbols, key=str)
     places = {name: Rational(3 + 2 * k, 7) for k, name in enumerate(names)}
     difference, size = difference.subs(places).doit(), size.subs(places)

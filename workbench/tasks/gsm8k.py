@@ -15,7 +15,7 @@ from functools import partial
 from ..files import quoted
 from . import Example, Task
 from .answers import number_answer
-from .numbers import equal_numbers
+from .number import equal_numbers
 from .records import Native, Record, load, measured
 
 CALCULATOR = re.compile(r"<<([^<>\n]*)>>")

@@ -114,10 +114,10 @@ def json_value(text: str, path: Path, what: str) -> Any:
     """The value of a file's JSON text, or one sentence that names the file and line, and `what` to give."""
     try:
         return from_json(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{shown(path)}, line {error.lineno}: not JSON ({error.msg}); give {what}") from error
     except ValueError as error:
-        raise ValueError(f"{shown(path)}: not JSON ({error}); give {what}") from error
+        cause = error.__cause__
+        line = f", line {cause.lineno}" if isinstance(cause, json.JSONDecodeError) else ""
+        raise ValueError(f"{shown(path)}{line}: not JSON ({error}); give {what}") from error
 
 
 def numbered(text: str, start: int, count: int, path: Path, needed: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from .answers import same_word
-from .numbers import equal_numbers
+from .number import equal_numbers
 
 # The substitutions and removals published with Minerva (Lewkowycz et al. 2022, appendix), in their order, and the
 # reference's additions.
