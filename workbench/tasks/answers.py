@@ -58,7 +58,7 @@ def number_answer(completion: str) -> str | None:
     if said is not None:
         return number_said(said)
     last = next((one for one in reversed(SENTENCE.split(completion)) if re.search(r"\d", one)), "")
-    return None if ABOUT_ITSELF.search(last) else number_said(re.sub(r"\([^()]*\)", " ", last))
+    return None if ABOUT_ITSELF.search(last) else number_said(re.sub(r"\([^()]*\)", " ", last), prose=True)
 
 
 def _announced(completion: str) -> str | None:

@@ -89,7 +89,7 @@ def _measured(text: str) -> tuple[str, str]:
 
 def _word(text: str) -> str:
     """A text that is words and no formula, without what dresses it: "\\text{(B)}" -> "b"; empty for a formula."""
-    plain = TEXT.sub(r" \1 ", text).strip(" ().$\"'")
+    plain = TEXT.sub(r" \1 ", text).strip(' ().$"')
     return " ".join(plain.casefold().split()) if re.fullmatch(r"[A-Za-z][A-Za-z' ,-]*", plain) else ""
 
 

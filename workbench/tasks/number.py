@@ -109,13 +109,16 @@ AFTER = re.compile(  # nor behind it
 )
 
 
-def number_said(text: str) -> str | None:
-    """The one number that a short text says, as written ("3.50") or as a fraction ("5/2"); None for anything else."""
+def number_said(text: str, prose: bool = False) -> str | None:
+    """The one number that a short text says, as written ("3.50") or as a fraction ("5/2"); None for anything else.
+
+    `prose`: the text is a sentence of which every part counts, so that "7 apples, not 8" says two.
+    """
     if len(text) > LONGEST or not re.search(r"\d|[½-¾⅐-⅞]", text):
         return None
     text = _spelled(text)
     bracketed = re.fullmatch(r"\( ?(-[^()]*)\)\W*", text)  # (-5)
-    head = _head(bracketed[1] if bracketed else text)
+    head = _head(bracketed[1] if bracketed else text, prose)
     tokens = list(TOKEN.finditer(head))
     if len(tokens) != 1:
         return None
@@ -130,11 +133,11 @@ def number_said(text: str) -> str | None:
     return None if AFTER.match(rest) else _written(sign, tokens[0], zeros)
 
 
-def _head(text: str) -> str:
+def _head(text: str, prose: bool) -> str:
     """The part of a text that says the number: without asides, of an equation the last side."""
     start = re.search(r"\d", text)
-    aside = ASIDE.search(text, start.end()) if start else None
-    head = text if aside is None else text[: aside.start()]
+    aside = ASIDE.search(text, start.end()) if start and not prose else None
+    head = text.rpartition("=")[2] if prose else text if aside is None else text[: aside.start()]
     if sum(bool(re.search(r"\d", part)) for part in BREAK.split(head)) > 1:
         return ""
     return head.rpartition("=")[2] if not re.search(r"[!<>]=", head) else ""
