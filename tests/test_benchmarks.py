@@ -281,7 +281,7 @@ def test_bad_input_is_one_sentence(tmp_path, name, lines, complaint):
 
 
 def test_missing_dates_and_unknown_parsers(tmp_path):
-    with pytest.raises(ValueError, match=r"no file at .*task\.json; give BIG-bench's task\.json"):
+    with pytest.raises(ValueError, match=r"no file at .*task\.json; give the path of BIG-bench's task\.json"):
         load_task("date_understanding", str(tmp_path)).examples("test")
     with pytest.raises(ValueError, match=r"unknown way to parse answers 'refrence'.*did you mean 'reference'\?$"):
         load_task("gsm8k", parse="refrence")  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ ANNOUNCED = re.compile(
     r"\b(?:result|total|value|sum|solution)\b[^\d.\n=:]{0,40}?)(?:\b(?:is|was|be|equals|are)\b|[=:])",
     re.IGNORECASE,
 )
-NAMED_ANSWER = re.compile(r"(?<!\S)(\S{1,40}(?: [a-z]{1,20})?) is (?:the|our|my) (?:final |correct )?answer\b")
+NAMED_ANSWER = re.compile(r" is (?:the|our|my) (?:final |correct )?answer\b")
 # The words that may stand between "the answer is" and its number; others tell how to find it ("the sum of 5 and 3").
 LEADING = frozenset(
     "a an the that thus therefore simply just about approximately around exactly equal equals to total of number only "
@@ -51,19 +51,25 @@ def number_answer(completion: str) -> str | None:
     "1,234.50" -> "1234.50", "#### -10" -> "-10", "#### 1/2" -> "1/2", "#### 3 + 4 = 7" -> "7", "it costs $5." -> "5";
     None where no number is said or several are: "5 or 6", "from 5 to 3", "#### x" (`number` says more).
     """
-    for said in (marked(completion), boxed(completion)):
-        if said is not None:
-            return number_said(said)
-    said = _announced(completion)
+    said = marked(completion)
+    if said is None and (boxes := [(start, end, completion[first:end]) for start, first, end in _boxes(completion)]):
+        between = completion[boxes[-2][1] : boxes[-1][0]] if len(boxes) > 1 else ""
+        if re.fullmatch(r"[\s$}]*(?:,|;|\bor\b|\band\b)[\s$]*(?:\w\s*=)?", between):
+            return None  # \boxed{3} or \boxed{4}
+        said = boxes[-1][2]
+    said = _announced(completion) if said is None else said
     if said is not None:
         return number_said(said)
     last = next((one for one in reversed(SENTENCE.split(completion)) if re.search(r"\d", one)), "")
-    return None if ABOUT_ITSELF.search(last) else number_said(re.sub(r"\([^()]*\)", " ", last), prose=True)
+    return None if ABOUT_ITSELF.search(last) else number_said(re.sub(r"(?<=\s)\([^()]*\)", " ", last), prose=True)
 
 
 def _announced(completion: str) -> str | None:
-    """The line behind the last "the answer is" that goes on with the answer itself."""
-    found = [(match.start(), match[1]) for match in NAMED_ANSWER.finditer(completion)]
+    """What is before the last "is the answer", or the line behind the last "the answer is" that goes on with it."""
+    found: list[tuple[int, str]] = []
+    for match in NAMED_ANSWER.finditer(completion):
+        sentence = SENTENCE.split(completion[max(0, match.start() - LONGEST) : match.start()])[-1]
+        found += [(match.start(), sentence)] if len(sentence) < LONGEST and re.search(r"\d", sentence) else []
     for match in ANNOUNCED.finditer(completion):
         line = completion[match.end() : match.end() + LONGEST].strip(" \t\n*:=").split("\n")[0]
         lead = re.split(r"\d", line, maxsplit=1)[0]
