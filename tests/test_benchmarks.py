@@ -289,7 +289,10 @@ def test_how_a_file_was_saved(tmp_path, name):
         "aqua": ("test.jsonl", AQUA),
         "strategyqa": ("strategyqa_dev.jsonl", FACT),
         "date_understanding": ("task.json", {"examples": [DATE]}),
-        "prosqa": ("test.json", [{"question": "Tom is a wugs. Is Tom a wugs or daxes?", "answer": "Tom is a wugs.", "steps": []}]),
+        "prosqa": (
+            "test.json",
+            [{"question": "Tom is a wugs. Is Tom a wugs or daxes?", "answer": "Tom is a wugs.", "steps": []}],
+        ),
     }
     file, content = rows[name]
     path, task = tmp_path / file, load_task(f"{name}-all" if name == "date_understanding" else name, str(tmp_path))

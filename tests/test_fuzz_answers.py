@@ -14,13 +14,20 @@ from workbench.tasks import load_task
 TIMES = int(os.environ.get("WORKBENCH_FUZZ", "1"))
 TASKS = ("gsm8k", "arith", "math500", "aqua", "date_understanding", "strategyqa", "prosqa")
 PIECES = [
-    "####", "\n#### ", "answer", "The answer is ", "answer: ", " is the answer. ", "\\boxed{", "\\fbox{", "\\text{", "}", "{",
-    "$", "$$", "\\(", "\\)", "\\[", "\\]", "(", ")", "[", "]", "**", "_", "`", "#", "\n", " ", "\t", "\u00a0", "\u2009", "\u200b",
-    "\\frac", "\\frac{1}{2}", "\\sqrt", "\\sqrt(2)", "^", "^{", "_{8}", "\\cdot", "\\times 10", "\\pi", "\\infty", "\\left", "\\right",
-    "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "&", "\\%", "%", "!", "=", "+", "-", "−", "–", "—", "－", "*", "/", "<", ">", "±",
-    "0", "1", "7", "12", "1,234", "12,34", "1 234", "3.5", ".5", "5.", "1e3", "1e99999991", "9" * 40, "10^", "2^{2^{2^{9}}}", "½",
-    "²", "³⁹", "٣", "５", "Ａ", "x", "e", "i", "A", "b", "(C)", "D)", "yes", "No", "not ", "or ", "and ", "because ", "to ", "dollars",
-    "million", "km", "cm^2", "Tom is a wugs.", "Tom", " is a ", "Every daxes is a wugs.", "option ", ",", ".", ";", ":", "…", "\ufeff",
+    "####", "\n#### ", "answer", "The answer is ", "answer: ", " is the answer. ", "\\boxed{", "\\fbox{", "\\text{",
+    "}", "{",
+    "$", "$$", "\\(", "\\)", "\\[", "\\]", "(", ")", "[", "]", "**", "_", "`", "#", "\n", " ", "\t", "\u00a0",
+    "\u2009", "\u200b",
+    "\\frac", "\\frac{1}{2}", "\\sqrt", "\\sqrt(2)", "^", "^{", "_{8}", "\\cdot", "\\times 10", "\\pi", "\\infty",
+    "\\left", "\\right",
+    "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "&", "\\%", "%", "!", "=", "+", "-", "−", "–", "—", "－", "*", "/",
+    "<", ">", "±",
+    "0", "1", "7", "12", "1,234", "12,34", "1 234", "3.5", ".5", "5.", "1e3", "1e99999991", "9" * 40, "10^",
+    "2^{2^{2^{9}}}", "½",
+    "²", "³⁹", "٣", "５", "Ａ", "x", "e", "i", "A", "b", "(C)", "D)", "yes", "No", "not ", "or ", "and ", "because ",
+    "to ", "dollars",
+    "million", "km", "cm^2", "Tom is a wugs.", "Tom", " is a ", "Every daxes is a wugs.", "option ", ",", ".", ";",
+    ":", "…", "\ufeff",
     "\x00", "\ud800", "😀", "Step 1: ",
 ]  # fmt: skip
 
@@ -73,14 +80,17 @@ def test_a_number_in_any_dress_is_itself_or_none(seed):
     """What stands around a number may make it unreadable; it never makes it another number."""
     rng, task = random.Random(f"dress {seed}"), load_task("gsm8k")
     dresses = [
-        "#### {}", "#### ${}", "#### {} dollars", "#### **{}**", "#### \\boxed{{{}}}", "so \\boxed{{{}}}. I took 3 steps.",
+        "#### {}", "#### ${}", "#### {} dollars", "#### **{}**", "#### \\boxed{{{}}}",
+        "so \\boxed{{{}}}. I took 3 steps.",
         "The answer is {}. It took 2 tries.", "#### x = {}", "#### 1 + 1 = {}", "#### {}.", "#### {}%", "#### \\({}\\)",
         "#### {} (step 4)", "answer: {}\nbecause 7 > 3", "#### 3\n#### {}", "{} is the answer. I checked 5 days.",
         "#### {} apples, not 9", "#### \\text{{{} cm}}", "$\\fbox{{\\text{{{}}}}}$ after 8 days",
     ]  # fmt: skip
     for _ in range(150 * TIMES):
         value = rng.choice([rng.randint(0, 99), rng.randint(1000, 10**9)])
-        written = rng.choice([str(value), f"{value:,}", f"{value:,}".replace(",", "\u202f"), f"{value}.0", f"{value}.50"])
+        written = rng.choice(
+            [str(value), f"{value:,}", f"{value:,}".replace(",", "\u202f"), f"{value}.0", f"{value}.50"]
+        )
         half = written.endswith(".50")
         sign = rng.choice(["", "-", "−", "–", "- ", "－"])
         text = rng.choice(dresses).format(sign + written)

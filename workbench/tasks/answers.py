@@ -27,7 +27,9 @@ NEGATION = re.compile(r"\b(?:not|cannot|wrong|incorrect|false|neither|nor|rules?
 # Possessive (*+): what a model repeats a thousand times must not be tried in all ways.
 LEAD = r"(?i:(?:\W+|(?:the|correct|final|right|answer|option|choice|is)\b)*+)"
 ANSWER_IS = r"(?i:\b(?:answer|ans)\b(?:\s++(?:is|would\s++be|should\s++be|must\s++be)\b)?\s*+[:=–-]?\s*+)"
-BEFORE_ANSWER = re.compile(r"(?i)^[\s*]*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final)\s+)?answer\b(?:\s+is\b)?\s*:?[\s*]*")
+BEFORE_ANSWER = re.compile(
+    r"(?i)^[\s*]*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final)\s+)?answer\b(?:\s+is\b)?\s*:?[\s*]*"
+)
 AROUND = re.compile(r"(?:[\s$.,:;]|(?<![\\A-Za-z])[A-Za-z]{2,}(?![A-Za-z])|(?<![\\A-Za-z])[A-Za-z]\s*=)*")
 WORDS = {"yes": "Yes", "no": "No", "true": "Yes", "false": "No"}
 ANNOUNCED = re.compile(
@@ -37,9 +39,9 @@ ANNOUNCED = re.compile(
 )
 NAMED_ANSWER = re.compile(r" is (?:the|our|my) (?:final |correct )?answer\b")
 # The words that may stand between "the answer is" and its number; others tell how to find it ("the sum of 5 and 3").
-LEADING = frozenset(
-    "a an the that thus therefore simply just about approximately around exactly equal equals to total of number only "
-    "indeed given by us usd rs it is we get have found be not minus negative".split()
+LEADING = re.compile(
+    r"(?:a|an|the|that|thus|therefore|simply|just|about|approximately|around|exactly|equal|equals|to|total|of|number|only|"
+    r"indeed|given|by|us|usd|rs|it|is|we|get|have|found|be|not|minus|negative)"
 )
 SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 ABOUT_ITSELF = re.compile(r"\b(?:check|verif|confirm|step|tries|tried|hope|note)", re.IGNORECASE)
@@ -74,7 +76,7 @@ def _announced(completion: str) -> str | None:
         line = completion[match.end() : match.end() + LONGEST].strip(" \t\n*:=").split("\n")[0]
         lead = re.split(r"\d", line, maxsplit=1)[0]
         words = re.findall(r"[A-Za-z]{2,}", re.sub(r"\\[A-Za-z]+", "", lead))
-        if lead != line and LEADING.issuperset(word.lower() for word in words):
+        if lead != line and all(LEADING.fullmatch(word.lower()) for word in words):
             found.append((match.start(), line))
     return max(found)[1] if found else None
 
@@ -146,9 +148,8 @@ def option_letter(completion: str, letters: str) -> str | None:
     if announced is not None:
         said, found = announced, re.match(LEAD + letter, announced)
     else:
-        said, found = plain(completion), None
-        for found in re.finditer(rf"{ANSWER_IS}{option}{letter}", said):
-            pass
+        said = plain(completion)
+        found = max(re.finditer(rf"{ANSWER_IS}{option}{letter}", said), key=re.Match.start, default=None)
     if found is not None:
         return None if several.match(said, found.end()) else (found[1] or found[2]).upper()
     if announced is not None:
@@ -156,7 +157,12 @@ def option_letter(completion: str, letters: str) -> str | None:
     bracketed = rf"(?<![\w'’(])({one})\)|(?<![\w'’])\(({one})\)"
     named = rf"(?i:\b(?:option|choice)\s+)({one})\b(?!['’-]\w)|^[ \t]*({one})[ \t]*[.:]?[ \t]*$"
     sentences = (one for one in re.split(r"(?<=[.!?\n])", said) if not NEGATION.search(one))  # "(B) is wrong"
-    names = {one for groups in re.findall(f"{bracketed}|{named}", "\n".join(sentences), re.MULTILINE) for one in groups if one}
+    names = {
+        one
+        for groups in re.findall(f"{bracketed}|{named}", "\n".join(sentences), re.MULTILINE)
+        for one in groups
+        if one
+    }
     return names.pop() if len(names) == 1 else None
 
 

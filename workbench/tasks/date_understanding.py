@@ -72,7 +72,9 @@ def _example(record: Record) -> tuple[Split, Example]:
     asked, scores = _native(record)
     values = list(scores.values())
     if not 2 <= len(scores) <= len(LETTERS) or values.count(1) != 1 or values.count(0) != len(values) - 1:
-        raise record.error(f"there must be 2 to 6 options, one of them with score 1 and the others 0, not {quoted(scores)}")
+        raise record.error(
+            f"there must be 2 to 6 options, one of them with score 1 and the others 0, not {quoted(scores)}"
+        )
     name = blake2b(asked.encode(), digest_size=6).hexdigest()
     options = sorted(scores)  # so that the order in the source has no say
     random.Random(f"date_understanding {name}").shuffle(options)

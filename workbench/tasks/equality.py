@@ -41,7 +41,9 @@ UNIT = re.compile(
 TEXT = re.compile(r"\\(?:text\w*|mbox|math(?:rm|bf|it|sf))\s*\{([^{}]*)\}")
 CONNECTED = re.compile(r"\s*,?\s*\\(?:text|mbox)\s*\{\s*(?:and|or)\s*\}\s*|\s*,?\s+(?:and|or)\s+")
 WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
-NAMES = re.compile(r"(?<![\\A-Za-z])(sqrt|sinh?|cosh?|tanh?|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi)(?![A-Za-z])")
+NAMES = re.compile(
+    r"(?<![\\A-Za-z])(sqrt|sinh?|cosh?|tanh?|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi)(?![A-Za-z])"
+)
 
 
 def equal_math(prediction: str, gold: str) -> bool:

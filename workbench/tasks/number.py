@@ -149,7 +149,11 @@ def _signed(lead: str) -> tuple[str, str | None]:
     if found is None:
         return "", lead
     before = lead[: found.start()]
-    if before.rstrip()[-1:] in ("-", "+") or re.search(r"[\w)]$", before) or (found[2] and re.search(r"[\w)] $", before)):
+    if (
+        before.rstrip()[-1:] in ("-", "+")
+        or re.search(r"[\w)]$", before)
+        or (found[2] and re.search(r"[\w)] $", before))
+    ):
         return "", None  # "f(x)-5", "Answer - 5", "--5"
     return found[1].replace("+", ""), before
 

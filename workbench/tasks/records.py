@@ -34,11 +34,11 @@ class Record:
         return value.strip()
 
     def gold(self, written: str, parse: Callable[[str], str | None], same: Callable[[str, str], bool]) -> str:
-        """A gold answer as `parse` reads it, the way every prediction goes; refused where its own copy would be wrong."""
+        """A gold answer as `parse` reads it, the way a prediction goes; refused where its own copy would be wrong."""
         found = parse(f"#### {written}")
         if found is None or parse(f"#### {found}") is None or not same(parse(f"#### {found}") or "", found):
             raise self.error(
-                f"the answer {quoted(written)} is none that can be read back; write it plainly, or leave the example out"
+                f"the answer {quoted(written)} cannot be read back; write it plainly, or leave the example out"
             )
         return found
 
@@ -107,7 +107,9 @@ def numbered_json(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, di
     rows = json_value(text, path, "a list of objects")
     if not isinstance(rows, list):
         raise ValueError(f"{shown(path)}, line 1: no list; give a list of objects with {', '.join(fields)}")
-    yield from numbered(text, text.index("[") + 1, len(rows), path, f"an entry must be an object with {', '.join(fields)}")
+    yield from numbered(
+        text, text.index("[") + 1, len(rows), path, f"an entry must be an object with {', '.join(fields)}"
+    )
 
 
 def json_value(text: str, path: Path, what: str) -> Any:
