@@ -53,11 +53,13 @@ def _alike(a: Any, b: Any) -> bool:
     from sympy import Eq, Expr, simplify
     from sympy.core.relational import Relational
 
-    if isinstance(a, Relational) and isinstance(b, Relational) and isinstance(a.rhs - b.rhs, Expr):
-        one, other = ((value.lhs - value.rhs).doit() for value in (a, b))
+    sides: list[Any] = [side for value in (a, b) if isinstance(value, Relational) for side in value.args]
+    if len(sides) == 4 and all(isinstance(side, Expr) for side in sides):
+        one, other = ((left - right).doit() for left, right in (sides[:2], sides[2:]))
         return not simplify(one / other).free_symbols  # 2x = 4 and x = 2
-    if isinstance(a, And) and isinstance(b, And):
-        return all(map(_alike, a._unsorted_args, b._unsorted_args))
+    both: list[Any] = [a, b]
+    if all(isinstance(value, And) for value in both):
+        return all(map(_alike, both[0]._unsorted_args, both[1]._unsorted_args))
     a, b = (value.rhs if isinstance(value, Eq) else value for value in (a, b))
     ours, theirs = list(_parts(a)), list(_parts(b))
     return all(any(_same(x, y) for y in theirs) for x in ours) and all(any(_same(x, y) for x in ours) for y in theirs)
