@@ -181,7 +181,7 @@ class _Work:
 
                 behind = "" if self.journal.path is None else _digest(own)
                 for place, found in zip(places, self._once(("answers", number), behind, written), strict=True):
-                    answers[place] = _graded(self.task, self.prompts[place].example, found)
+                    answers[place] = _graded(self.task, self.prompts[place], found)
                 self.answered += len(places)
                 bar.update(len(places))
         return answers
@@ -220,13 +220,13 @@ def _changed(change: Change, thoughts: list[Thoughts], prompts: Sequence[Prompt]
     return found
 
 
-def _graded(task: Task, example: Example, completions: list[list[Completion]]) -> _Answered:
+def _graded(task: Task, prompt: Prompt, completions: list[list[Completion]]) -> _Answered:
     """What the task reads in the answers of one question, and whether it is right."""
-    read = [[task.parse(c.text) for c in path] for path in completions]
+    read = [[task.read(c.text, prompt.begun) for c in path] for path in completions]
     for value in (one for path in read for one in path):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"task {task.name!r} reads {value!r} in an answer: its parse must give text or None")
-    right = [[bool(one) and bool(task.same(one, example.answer)) for one in path] for path in read]
+    right = [[bool(one) and bool(task.same(one, prompt.example.answer)) for one in path] for path in read]
     return _Answered(completions, [[one or "" for one in path] for path in read], right)
 
 

@@ -98,9 +98,12 @@ def read_text(path: str | Path, what: str) -> str:
     if not path.is_file():
         raise ValueError(f"no file at {shown(path)}; give the path of {what}")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{shown(path)} is not UTF-8 text; give {what}") from error
+        raise ValueError(f"{shown(path)} is not UTF-8 text; save it as UTF-8, or give {what}") from error
+    if "\0" in text:  # UTF-16 without a mark; no JSON or YAML text holds one
+        raise ValueError(f"{shown(path)} is not UTF-8 text; save it as UTF-8, or give {what}")
+    return text
 
 
 def read_json(path: str | Path, what: str = "a JSON file") -> Any:

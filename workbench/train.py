@@ -231,7 +231,7 @@ class _Run:
             written = self.method.answer(asked, self.method.think(asked), decoding, seed=self.config.seed)
         right = 0
         for prompt, ((found,),) in zip(asked, written, strict=True):  # one path, one answer
-            read = self.task.parse(found.text)
+            read = self.task.read(found.text, prompt.begun)
             right += read is not None and self.task.same(read, prompt.example.answer)
         return right / len(asked)
 

@@ -26,7 +26,10 @@ UNKNOWN = 0.25  # share of unknown tokens in the questions from which on it is s
 
 @dataclass(frozen=True)
 class Prompt:
-    """An example as ids in the backbone's tokenizer, all on the CPU: the text around the slot, and its parts."""
+    """An example as ids in the backbone's tokenizer, all on the CPU: the text around the slot, and its parts.
+
+    `begun`: the answer's mark, where `after` ends in it and the reply goes on with the answer itself.
+    """
 
     example: Example
     before: Int[Tensor, "_"]
@@ -35,6 +38,7 @@ class Prompt:
     question: Int[Tensor, "_"]
     steps: tuple[Int[Tensor, "_"], ...]
     answer: Int[Tensor, "_"]
+    begun: str = ""
 
 
 @dataclass(frozen=True)

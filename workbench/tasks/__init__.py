@@ -83,6 +83,16 @@ class Task:
             return self.prompts.reading(self.name, family, question, count)
         return question
 
+    def read(self, written: str, begun: str = "") -> str | None:
+        """The canonical answer in what was written behind `begun`, the text the reply had been begun with.
+
+        Where that is the mark, the answer is there already and ends with its line: what follows is not looked at.
+        """
+        if not begun.rstrip().endswith(self.mark):
+            return self.parse(begun + written)
+        lines = written.split(self.mark)[0].strip().splitlines()
+        return self.parse(f"{self.mark} {lines[0]}") if lines else None
+
     def examples(self, split: Split, count: int | None = None) -> list[Example]:
         """The first `count` examples of a split (all of them when None), or one clear error."""
         if split not in get_args(Split):

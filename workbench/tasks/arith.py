@@ -17,7 +17,8 @@ from operator import add, mul, sub, truediv
 
 from ..config import choose
 from . import Example, Made, Split, Task
-from .answers import equal_numbers, last_number
+from .answers import number_answer
+from .number import equal_numbers
 
 NAMES = ("Tom", "Ann", "Max", "Eva", "Sam", "Mia", "Leo", "Zoe", "Ben", "Ida", "Jon", "Amy")
 ITEMS = ("apples", "pens", "cards", "books", "coins", "eggs", "shells", "stamps", "nuts", "cups", "beads", "stones")
@@ -201,7 +202,7 @@ def _task(name: str, shift: bool, source: str | None) -> Task:
     return Task(
         name=name,
         load=lambda split: Made((p.example for p in problems(split, difficulty, shift)), SIZES[split]),
-        parse=last_number,
+        parse=number_answer,
         same=equal_numbers,
         source=source,
         opening="think:\n",
