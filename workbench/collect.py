@@ -17,9 +17,9 @@ from .backbone import Backbone, Completion, Decoding, pad
 from .changes import Change, change_named
 from .lens import words
 from .methods import LatentMethod, Prompt, Thoughts
-from .methods.base import Mixture
 from .methods.mixtures import mixed
 from .tasks import Example, Task
+from .thoughts import Mixture
 
 REFERENCE_ROWS = 1024  # token embeddings kept beside the thoughts, to measure them against
 

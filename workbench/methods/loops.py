@@ -7,8 +7,8 @@ Coconut, Soft Thinking, LT-Tuning and Latent-SFT differ in `step` alone. Both ru
 and nothing is detached: gradients run through the chain of thoughts and through the keys and values of all of it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,77 +17,38 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbone import Backbone, pad
-from .base import Mixture, Prompt, Thoughts
+from ..backbone import Backbone
+from ..thoughts import Made, State, Step, Stop, Thoughts
+from ..writing import write
+from .base import Prompt
 
 LATENT = -1  # stands for an id where the input is made, not looked up
 UNLABELLED = -100  # stands for a label where nothing is to be predicted
 
 
-@dataclass(frozen=True)
-class State:
-    """What a step sees of each row: the position before the one it makes.
-
-    hidden: after the final norm. logits: float32. rows: which rows these are, as given to the loop (in `unroll` a
-    question's paths one after the other). number: thoughts that the row has already.
-    """
-
-    hidden: Float[Tensor, "row feature"]
-    logits: Float[Tensor, "row vocabulary"]
-    rows: Int[Tensor, "row"]
-    number: Int[Tensor, "row"]
-
-
-@dataclass(frozen=True)
-class Made:
-    """The next inputs and what is to be kept of them; `token` is -1 where the input is no token."""
-
-    vector: Float[Tensor, "row feature"]
-    token: Int[Tensor, "row"] | None = None
-    signals: dict[str, Float[Tensor, "row"]] = field(default_factory=dict)
-    mixture: tuple[Int[Tensor, "row component"], Float[Tensor, "row component"]] | None = None
-
-
-Step = Callable[[State], Made]
-Stop = Callable[[State, Made], Bool[Tensor, "row"]]
-
-
 def unroll(
-    backbone: Backbone, prompts: Sequence[Prompt], step: Step, length: int, stop: Stop | None = None, *, paths: int = 1
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    step: Step,
+    length: int,
+    stop: Stop | None = None,
+    *,
+    paths: int = 1,
+    layers: Sequence[int] = (),
 ) -> Thoughts:
     """At most `length` thoughts behind each prompt's `before`, [example, path, step, feature].
 
     `stop(state, made)` says which rows end here; what was made for these is dropped. Rows that have ended leave the
-    batch. The question is read once for all paths, with gradients only if the backbone is trained.
+    batch. The question is read once for all paths, with gradients only if the backbone is trained. `layers`: of what
+    other layers the steps see states.
     """
-    if length == 0:
-        return _thoughts([], len(prompts), paths, backbone.table)
-    before, mask = pad([p.before for p in prompts], "left")
-    before, mask = backbone.embed(before), mask.to(backbone.device)
-    last = torch.tensor([before.shape[1] - 1], device=backbone.device)
-    with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
-        out = backbone.run(before, mask, logits_at=last, hidden=True)
-    hidden, logits, cache = *_last(out), out.cache
-    if paths > 1:
-        cache.batch_repeat_interleave(paths)
-        hidden, logits, mask = (value.repeat_interleave(paths, 0) for value in (hidden, logits, mask))
-    rows = torch.arange(len(mask), device=backbone.device)
-    zero = torch.zeros(1, dtype=torch.long, device=backbone.device)
-    kept: list[tuple[Tensor, Made]] = []
-    for number in range(length):
-        state = State(hidden, logits, rows, torch.full_like(rows, number))
+
+    def one(state: State) -> Made:
         made = step(state)
-        if stop is not None and bool((ends := stop(state, made)).any()):
-            going = (~ends).nonzero()[:, 0]
-            rows, mask, made = rows[going], mask[going], _chosen(made, going)
-            cache.batch_select_indices(going)
-        kept.append((rows, made))
-        if number + 1 == length or not len(rows):
-            break
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        out = backbone.run(made.vector[:, None].to(before.dtype), mask, cache=cache, logits_at=zero, hidden=True)
-        hidden, logits = _last(out)
-    return _thoughts(kept, len(prompts), paths, before)
+        return made if stop is None else replace(made, ends=stop(state, made))
+
+    rows = backbone.embed_each([p.before for p in prompts])
+    return write(backbone, rows, one, length, copies=paths, layers=layers).thoughts(len(prompts), rows[0])
 
 
 @dataclass(frozen=True)
@@ -221,38 +182,3 @@ def _own_attention(
     for square, start, own in zip(out, starts, reads, strict=True):
         square[start : start + len(own), start : start + len(own)] = own
     return out[:, None]
-
-
-def _chosen(made: Made, rows: Int[Tensor, "kept"]) -> Made:
-    return Made(
-        made.vector[rows],
-        None if made.token is None else made.token[rows],
-        {name: value[rows] for name, value in made.signals.items()},
-        None if made.mixture is None else (made.mixture[0][rows], made.mixture[1][rows]),
-    )
-
-
-def _thoughts(kept: Sequence[tuple[Tensor, Made]], examples: int, paths: int, like: Tensor) -> Thoughts:
-    """What was made step by step as [example, path, step, ...]; rows that had ended are padded."""
-    count = sum(len(rows) > 0 for rows, _ in kept)  # at the last step all of them may have ended
-    if not kept:
-        vectors = like.new_zeros(examples, paths, 0, like.shape[-1])
-        return Thoughts(vectors, torch.zeros(vectors.shape[:-1], dtype=torch.bool, device=like.device))
-
-    def spread(values: Sequence[Tensor], blank: float | int) -> Tensor:
-        steps = [
-            value.new_full((examples * paths, *value.shape[1:]), blank).index_copy(0, rows, value)
-            for (rows, _), value in zip(kept, values, strict=True)
-        ]
-        return torch.stack(steps, 1).view(examples, paths, len(kept), *values[0].shape[1:])[:, :, :count]
-
-    made = [one for _, one in kept]
-    tokens = [one.token for one in made if one.token is not None]
-    mixtures = [one.mixture for one in made if one.mixture is not None]
-    return Thoughts(
-        spread([one.vector.to(like.dtype) for one in made], 0.0),
-        spread([torch.ones_like(rows, dtype=torch.bool) for rows, _ in kept], False),
-        spread(tokens, -1) if tokens else None,
-        {name: spread([one.signals[name] for one in made], torch.nan) for name in made[0].signals},
-        Mixture(spread([ids for ids, _ in mixtures], -1), spread([w for _, w in mixtures], 0.0)) if mixtures else None,
-    )
