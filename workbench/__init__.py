@@ -54,18 +54,8 @@ _HOME = {
     "project": "projection",
 }
 _MODULES = (
-    "bench",
-    "diagnostics",
-    "exports",
-    "figures",
-    "lens",
-    "projection",
-    "runs",
-    "scores",
-    "store",
-    "widgets",
-    "within",
-)
+    "bench", "diagnostics", "exports", "figures", "lens", "projection", "runs", "scores", "store", "widgets", "within",
+)  # fmt: skip
 
 __all__ = sorted([*_HOME, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 

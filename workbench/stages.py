@@ -28,8 +28,8 @@ def at_rest(method: LatentMethod, stage: int) -> frozenset[str]:
     for pattern in about.learns:
         if not any(fnmatchcase(name, pattern) for name in learned):
             raise ValueError(
-                f"stage {about.name!r} of method {method.name!r}: {pattern!r} learns in it, and no trained parameter is "
-                f"called so; they are {', '.join(sorted(learned))[:100]} ..."
+                f"stage {about.name!r} of method {method.name!r}: {pattern!r} learns in it, and no trained parameter "
+                f"is called so; they are {', '.join(sorted(learned))[:100]} ..."
             )
     return frozenset(name for name in learned if not any(fnmatchcase(name, pattern) for pattern in about.learns))
 

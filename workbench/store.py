@@ -7,8 +7,8 @@ Mixtures of words are written as such (`mixture_token`, `mixture_weight`, and th
 `load` gives `thought` all the same, made when it is used.
 
 A thought stands before its path's answers, or within one of them: then `thought_draw` says in which, `thought_place`
-behind how many of its tokens (see `within`). All of a path lie along `step`, those before its answers first, then answer
-after answer; `mask` says where there is one, so that any path may have any number.
+behind how many of its tokens (see `within`). All of a path lie along `step`, those before its answers first, then
+answer after answer; `mask` says where there is one, so that any path may have any number.
 
 Everything after `collect` reads only this. Dimensions go by name, so their order never matters. `step` may have length
 0 (a method without thoughts). `SCHEMA`, `VARIABLES`, `COORDINATES` and `ATTRIBUTES` are the written schema.

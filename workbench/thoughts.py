@@ -169,9 +169,8 @@ class Written:
         together = together.each(lambda value: value.cpu())
         starts = [0, *torch.tensor(counts).cumsum(0).tolist()]
         for start, count in zip(starts, counts, strict=False):
-            found.append(
-                together.each(lambda value, start=start, count=count: value[:, :, start : start + count].clone())
-            )
+            own = slice(start, start + count)  # a copy: no row holds what all have made
+            found.append(together.each(lambda value, own=own: value[:, :, own].clone()))
         return found
 
 

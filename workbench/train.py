@@ -63,7 +63,7 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
     way = checkpointed if config.gradient_checkpointing else compiled if config.compile else nullcontext
     layers = way(method.backbone.model)
-    with _stop_softly() as stop, progress as bar, layers:
+    with _stop_softly() as stop, progress as bar, layers, run.waking():
         for step in plan[done:]:
             if step.stage != stage:
                 stage = method.stage = step.stage
@@ -148,8 +148,8 @@ class _Run:
                 return prompts
             if within:
                 raise ValueError(
-                    f"{stages.path(self.folder, stage)} with the prompts that this stage was trained on is gone; put it "
-                    "back, or train in another folder"
+                    f"{stages.path(self.folder, stage)} with the prompts that this stage was trained on is gone; put "
+                    "it back, or train in another folder"
                 )
             kept = told(self.accelerator, stages.packed(made) if self.main else None)
             if self.main:
@@ -165,6 +165,14 @@ class _Run:
         if not isinstance(self.model, FSDPModule):  # sharded ones keep what they were wrapped as
             for name, parameter in self.learned.items():
                 parameter.requires_grad_(name not in names)
+
+    @contextmanager
+    def waking(self) -> Iterator[None]:
+        """However it ends, nothing rests behind it."""
+        try:
+            yield
+        finally:
+            self.rest(frozenset())
 
     def agree(self, flag: bool) -> bool:
         """Whether any process says so: a signal may reach them at different steps."""

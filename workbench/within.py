@@ -14,7 +14,7 @@ MARK = "⟨{}⟩"  # of a thought in a text, with its step
 
 
 def of_draw(dataset: xr.Dataset, draw: int) -> xr.Dataset:
-    """The store with one answer of each path, and the thoughts that it had: `step` is then their order, without gaps."""
+    """The store with one answer of each path, and the thoughts that it had: `step` is then their order."""
     if not 0 <= draw < dataset.sizes["draw"]:
         raise ValueError(f"draw {draw}: the store has {dataset.sizes['draw']} answers of each path, from 0 on")
     one = dataset.isel(draw=[draw])
