@@ -34,7 +34,7 @@ ALLOWED = {
     "label_losses": "",
     "backbone": "config attention decoding states thoughts generation prefixes",
     "likelihood": "attention backbone label_losses packing",
-    "methods": "config decoding tasks thoughts writing backbone likelihood",
+    "methods": "config decoding tasks thoughts writing label_losses backbone likelihood",
     "official": "files backbone methods",
     "check": "methods",
     "store": "files",

@@ -116,7 +116,7 @@ def test_a_step_is_told_which_row_it_makes_an_input_for(backbone):
     with torch.no_grad():
         fast = write(backbone, rows, step, 6, copies=2, seeds=[5, 6, 7], batch_size=2)
     first, told = told, {}
-    assert [len(one) for one in fast.words] == [1, 1, 2, 2, 3, 3]
+    assert [len(one) for one in fast.words] == [1, 2, 2, 3, 3, 3]
     assert fast.ended == [True, True, True, True, False, False]
     plain = write(backbone, rows, step, 6, copies=2, seeds=[5, 6, 7], plain=True)
     assert told == first
@@ -142,9 +142,8 @@ def test_chains_of_thoughts_take_the_fast_way_without_gradients_and_are_the_same
 @pytest.mark.parametrize("index", [-1, -2, -3, 0, 1])
 def test_states_of_any_layer_are_those_that_transformers_gives(backbone, index):
     embeds = torch.stack(prompts(backbone, (5, 5)))
-    out = backbone.run(
-        embeds, torch.ones(2, 5, dtype=torch.bool), layers=(index,), hidden=True, logits_at=torch.tensor([4])
-    )
+    mask, last = torch.ones(2, 5, dtype=torch.bool), torch.tensor([4])
+    out = backbone.run(embeds, mask, layers=(index,), hidden=True, logits_at=last)
     expected = backbone.model(inputs_embeds=embeds, output_hidden_states=True).hidden_states
     found = out.hidden if index == -1 else out.layers[index]
     torch.testing.assert_close(found, expected[index], atol=1e-9, rtol=1e-9)

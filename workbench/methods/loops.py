@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone import Backbone
+from ..label_losses import is_plain, label_losses
+from ..likelihood import UNLABELLED
 from ..thoughts import Made, State, Step, Stop, Thoughts
 from ..writing import write
 from .base import Prompt
 
 LATENT = -1  # stands for an id where the input is made, not looked up
-UNLABELLED = -100  # stands for a label where nothing is to be predicted
 
 
 def unroll(
@@ -55,7 +56,8 @@ def unroll(
 class Filled:
     """Rows as the backbone read them, padded on both sides so that first thoughts share a column.
 
-    embeds: the inputs, latent places filled. logits: at `columns`, each just before some row's label.
+    embeds: the inputs, latent places filled. states: behind the final norm, at `columns`, each just before some row's
+    label; None without labels. own: the model's logits there, where they are more than the `head`'s product.
     """
 
     embeds: Float[Tensor, "row position feature"]
@@ -63,19 +65,31 @@ class Filled:
     latent: Bool[Tensor, "row position"]
     labels: Int[Tensor, "row position"]
     columns: Int[Tensor, "column"]
-    logits: Float[Tensor, "row column vocabulary"] | None
+    states: Float[Tensor, "row column feature"] | None
+    head: nn.Module
+    own: Float[Tensor, "row column vocabulary"] | None = None
+
+    @property
+    def logits(self) -> Float[Tensor, "row column vocabulary"] | None:
+        """At `columns`, of all rows; losses need less."""
+        return self.own if self.own is not None or self.states is None else self.head(self.states)
 
     def token_losses(self) -> Float[Tensor, "row column"]:
         """Negative log-likelihood of the label behind each of `columns`, 0 where a row has none there; float32."""
-        if self.logits is None:
+        if self.states is None:
             raise ValueError("these rows were filled without labels; give fill(..., labels=) the ids to predict")
-        return F.cross_entropy(
-            self.logits.float().transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
-        )
+        if self.own is not None:
+            return F.cross_entropy(
+                self.own.float().transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
+            )
+        assert isinstance(self.head, nn.Linear)
+        there = (self.following != UNLABELLED).nonzero(as_tuple=True)
+        found = label_losses(self.states[there], self.following[there], self.head)
+        return found.new_zeros(self.following.shape).index_put(there, found)
 
     @property
     def following(self) -> Int[Tensor, "row column"]:
-        """The labels that `logits` are about."""
+        """The labels that `states` are about."""
         return self.labels[:, self.columns + 1]
 
     def losses(self) -> Float[Tensor, "row"]:
@@ -91,12 +105,14 @@ def fill(
     labels: Sequence[Int[Tensor, "_"]] | None = None,
     reads: Sequence[Bool[Tensor, "_ _"]] | None = None,
     positions: Sequence[Int[Tensor, "_"]] | None = None,
+    layers: Sequence[int] = (),
 ) -> Filled:
     """Read rows of ids whose `LATENT` places are made by `step` from the position before them.
 
     labels: per row and place the id to be predicted there, `UNLABELLED` where none is. reads: per row who reads whom
     ([query, key], a place reads itself at least) instead of causal attention, with its own `positions` (0, 1, ...
-    unless given). ValueError where there is nothing before a latent or labelled place.
+    unless given). layers: of what other layers the steps see states. ValueError where there is nothing before a latent
+    or labelled place.
 
     The first thoughts of all rows are put in one column (rows are padded on the left as far as that takes, then on the
     right), and the backbone is called once more for every column that holds a thought in any row.
@@ -106,33 +122,42 @@ def fill(
     attention = laid.mask.to(device) if reads is None else _own_attention(reads, laid.starts, width).to(device)
     table, places = backbone.embed(laid.ids.clamp(min=0)), laid.positions.to(device)
     latent, predicts = laid.ids == LATENT, (laid.labels[:, 1:] != UNLABELLED).any(0)
+    head = backbone.model.get_output_embeddings()
+    plain = is_plain(head, backbone.model.config) and not backbone.full_logits
     cuts = [0, *latent.any(0).nonzero()[:, 0].tolist(), width]
-    pieces, logits, cache, going, made = [], [], None, torch.zeros(0, dtype=torch.long), None
+    pieces, states, logits, cache, going, made = [], [], [], None, torch.zeros(0, dtype=torch.long), None
     for start, end in pairwise(cuts):
         piece, more = table[:, start:end], end < width
-        if made is not None:  # out of place: the other rows' inputs keep their gradients
+        if made is not None and made.vector is not None:  # out of place: the other rows' inputs keep their gradients
             inputs = piece[:, 0].index_copy(0, going, made.vector.to(piece.dtype))
             piece = torch.cat([inputs[:, None], piece[:, 1:]], 1)
         pieces.append(piece)
         at = predicts[start:end].nonzero()[:, 0]
         if not more and not len(at):
             break  # nothing is asked of what comes behind the last thought
-        asked = torch.cat([at, torch.tensor([end - start - 1])]) if more else at
+        asked = at[:0] if plain else at
+        asked = (torch.cat([asked, torch.tensor([end - start - 1])]) if more else asked).to(device)
         seen = attention[:, :end] if reads is None else attention[:, :, start:end, :end]
         out = backbone.run(
-            piece, seen, positions=places[:, start:end], cache=cache, logits_at=asked.to(device), hidden=more
-        )
-        assert out.logits is not None
+            piece, seen, positions=places[:, start:end], cache=cache, logits_at=asked if len(asked) else None,
+            hidden=True, layers=layers if more else (),
+        )  # fmt: skip
+        assert out.hidden is not None
         cache = out.cache
-        logits.append(out.logits[:, : len(at)])
+        states.append(out.hidden[:, at.to(device)])
+        if out.logits is not None:
+            logits.append(out.logits[:, : 0 if plain else len(at)])
         if more:
             going = latent[:, end].nonzero()[:, 0].to(device)
             hidden, last = _last(out)
-            made = step(State(hidden[going], last[going], going, latent[:, :end].sum(1).to(device)[going]))
+            others = {index: value[going, -1] for index, value in out.layers.items()}
+            number = latent[:, :end].sum(1).to(device)[going]
+            made = step(State(hidden[going], last[going], going, number, layers=others))
     columns = predicts.nonzero()[:, 0].to(device)
-    together = torch.cat(logits, 1) if len(columns) else None
+    known = torch.cat(states, 1) if len(columns) else None
+    own = None if plain or known is None else torch.cat(logits, 1)
     wanted = laid.labels.to(device)
-    return Filled(torch.cat(pieces, 1), laid.mask.to(device), latent.to(device), wanted, columns, together)
+    return Filled(torch.cat(pieces, 1), laid.mask.to(device), latent.to(device), wanted, columns, known, head, own)
 
 
 @dataclass(frozen=True)
