@@ -14,7 +14,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Shapes and types of every function of these modules are checked whenever a test calls it.
-install_import_hook(["workbench.backbone", "workbench.decoding", "workbench.methods"], "beartype.beartype")
+install_import_hook(
+    ["workbench.backbone", "workbench.decoding", "workbench.methods", "workbench.thoughts"], "beartype.beartype"
+)
 
 import torch
 from transformers import (

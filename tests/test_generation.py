@@ -4,10 +4,11 @@ import pytest
 import torch
 from conftest import random_model
 
-from workbench import attention, generation
+from workbench import attention, flight, writing
 from workbench.backbone import Backbone, pad
 from workbench.decoding import Decoding
-from workbench.generation import _seats, generate
+from workbench.flight import _seats
+from workbench.generation import generate
 from workbench.pretrain import make_tokenizer
 
 FAMILIES = ("qwen3", "llama", "gpt2")
@@ -68,7 +69,7 @@ def test_the_cases_above_are_not_all_alike(backbone):
 def test_looking_rarely_which_rows_have_ended_changes_nothing(backbone, monkeypatch, look):
     rows, seeds = prompts(backbone), list(range(len(LENGTHS)))
     plain = [generate(backbone, rows, decoding, draws=2, seeds=seeds, plain=True) for decoding in SETTINGS[:4]]
-    monkeypatch.setattr(generation, "LOOK", {"cpu": look})
+    monkeypatch.setattr(flight, "LOOK", {"cpu": look})
     for decoding, expected in zip(SETTINGS, plain, strict=False):
         assert generate(backbone, rows, decoding, draws=2, seeds=seeds, batch_size=3) == expected
 
@@ -98,7 +99,7 @@ def test_a_model_attends_as_before_when_writing_is_over_or_fails(backbone, monke
     kernel = backbone.model.config._attn_implementation
     generate(backbone, prompts(backbone), Decoding(3))
     assert backbone.model.config._attn_implementation == kernel
-    monkeypatch.setattr(generation, "pick", lambda *_: 1 / 0)
+    monkeypatch.setattr(writing, "pick", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         generate(backbone, prompts(backbone), Decoding(3))
     assert backbone.model.config._attn_implementation == kernel

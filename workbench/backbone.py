@@ -6,7 +6,7 @@ Rows of vectors go in (`inputs_embeds`), so a thought and the embedding of a wor
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +24,11 @@ from .attention import cache_name
 from .decoding import Decoding, named
 from .generation import Completion, generate
 from .prefixes import Prefixes
+from .states import noted
 from .texts import MARKS as MARKS
 from .texts import SLOT as SLOT
 from .texts import Texts
+from .thoughts import Step
 
 SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
 # Family -> how the model's type starts, and a token its chats have (the shipped backbone is a Qwen3 without chats).
@@ -38,11 +40,15 @@ ROWS = 4096  # of the embedding table, looked at together
 
 @dataclass(frozen=True)
 class Output:
-    """Of one forward pass: states after the final norm and logits (None where not asked for), and the grown cache."""
+    """Of one forward pass: states after the final norm and logits (None where not asked for), and the grown cache.
+
+    layers: the states of other layers that were asked for (see `states`).
+    """
 
     hidden: Float[Tensor, "row position feature"] | None
     logits: Float[Tensor, "row column vocabulary"] | None
     cache: DynamicCache
+    layers: dict[int, Float[Tensor, "row position feature"]] = field(default_factory=dict)
 
 
 def pad(rows: Sequence[Tensor], side: Literal["left", "right"]) -> tuple[Tensor, Bool[Tensor, "row position"]]:
@@ -125,11 +131,7 @@ class Backbone(Texts, nn.Module):
         finally:
             logging.set_tqdm_hook(kept)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
-        local = int(os.environ.get("LOCAL_RANK", "0"))  # launchers of several processes number them per machine
-        # before it is sharded (FSDP moves layer by layer) a backbone need not fit on one GPU
-        on_gpu = torch.cuda.is_available() and not _sharded()
-        device = torch.device("cuda", local) if on_gpu else torch.device("cpu")
-        return cls(model.to(device), tokenizer, name, revision)
+        return cls(model.to(home()), tokenizer, name, revision)
 
     def train(self, mode: bool = True) -> "Backbone":
         """While a method around it trains, a frozen language model stays as it answers, without dropout."""
@@ -249,13 +251,14 @@ class Backbone(Texts, nn.Module):
         cache: DynamicCache | None = None,
         logits_at: Int[Tensor, "column"] | None = None,
         hidden: bool = False,
+        layers: Sequence[int] = (),
     ) -> Output:
         """One forward pass over new positions, behind `cache` if given.
 
         `mask` covers cached and new positions: 2-D marks the real ones (attention stays causal, padding may stand
         anywhere), 4-D says who reads whom and then `positions` must be given. With `logits_at` (columns of the new
-        positions) there are logits, and states if `hidden`; without it only states. States are those of the last layer:
-        the others' are not kept.
+        positions) there are logits, and states if `hidden`; without it only states. States are those of the last layer,
+        and of `layers` those that are asked for.
         """
         cache = DynamicCache(config=self.model.config) if cache is None else cache
         if mask.ndim == 2:
@@ -265,8 +268,8 @@ class Backbone(Texts, nn.Module):
         else:
             if positions is None:
                 raise ValueError("a 4-D mask comes with its own positions [row, position]; give them")
-            layers: Any = cache.layers
-            near = [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
+            kinds: Any = cache.layers
+            near = [layer.sliding_window for layer in kinds if isinstance(layer, DynamicSlidingWindowLayer)]
             if near and mask.shape[-1] > min(near):
                 raise ValueError(
                     f"rows of {mask.shape[-1]} positions with an attention of their own do not go with the sliding "
@@ -283,16 +286,17 @@ class Backbone(Texts, nn.Module):
             cache_name(type(self.model)): cache,
             "use_cache": True,
         }
-        if logits_at is None:
-            out: Any = self.reader(**arguments)
-            return Output(out.last_hidden_state, None, cache)
-        kept: list[Tensor] = []
-        hook = self.reader.register_forward_hook(lambda _, __, found: kept.append(found.last_hidden_state))
-        try:
+        with noted(self.model, self.reader, (-1, *layers)) as found:
+            if logits_at is None:
+                self.reader(**arguments)
+                return Output(found.pop(-1), None, cache, found)
             out = self.model(**arguments, logits_to_keep=logits_at)
-        finally:
-            hook.remove()
-        return Output(kept[0] if hidden else None, out.logits, cache)
+        last = found.pop(-1)
+        return Output(last if hidden else None, out.logits, cache, found)
+
+    def cache_for(self, prompts: Sequence[int]) -> DynamicCache:
+        """An empty cache; whatever prompts it is for, it starts the same."""
+        return DynamicCache(config=self.model.config)
 
     def read_out(self, vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ vocabulary"]:
         """Logits of the words that vectors would be written as, in float32: final norm, then output head.
@@ -318,9 +322,20 @@ class Backbone(Texts, nn.Module):
         seeds: Sequence[int] | None = None,
         batch_size: int | None = None,
         plain: bool = False,
+        step: Step | None = None,
+        layers: Sequence[int] = (),
     ) -> list[list[Completion]]:
         """`draws` answers for each row of vectors, as `generation.generate` writes them."""
-        return generate(self, rows, decoding, draws=draws, seeds=seeds, batch_size=batch_size, plain=plain)
+        return generate(
+            self, rows, decoding, draws=draws, seeds=seeds, batch_size=batch_size, plain=plain, step=step, layers=layers
+        )
+
+
+def home() -> torch.device:
+    """Where weights go: this process's GPU, if there is one."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))  # launchers of several processes number them per machine
+    # before it is sharded (FSDP moves layer by layer) a backbone need not fit on one GPU
+    return torch.device("cuda", local) if torch.cuda.is_available() and not _sharded() else torch.device("cpu")
 
 
 def _sharded() -> bool:

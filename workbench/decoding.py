@@ -123,14 +123,15 @@ def pick(
     chance: Float[Tensor, "row"] | None,
     written: Int[Tensor, "row token"],
 ) -> Int[Tensor, "row"]:
-    """The next token behind those `written`: the likeliest, or the one at `chance` of the distribution.
+    """The next token behind those `written` (-1: none): the likeliest, or the one at `chance` of the distribution.
 
     Tokens stand in falling order of probability where the tail is cut off, and as in the vocabulary where it is not.
     """
     if decoding.repetition_penalty != 1 and written.shape[1]:
-        known = logits.gather(-1, written)
-        penalty = decoding.repetition_penalty
-        logits = logits.scatter(-1, written, torch.where(known < 0, known * penalty, known / penalty))
+        size, penalty = logits.shape[-1], decoding.repetition_penalty
+        known = torch.zeros(len(logits), size + 1, dtype=torch.bool, device=logits.device)
+        known = known.scatter(-1, torch.where(written < 0, size, written), True)[:, :size]
+        logits = torch.where(known, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
     if chance is None:
         return logits.argmax(-1)
     probability = (logits / decoding.temperature).softmax(-1)

@@ -19,7 +19,7 @@ import torch
 
 from .backbone import Completion
 from .methods import Thoughts
-from .methods.base import Mixture
+from .thoughts import Mixture
 
 KINDS = [Thoughts, Mixture, Completion]  # what values are made of, beside plain ones and tensors
 ABOUT = "about"

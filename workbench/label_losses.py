@@ -3,13 +3,15 @@
     loss_i = logsumexp(W h_i) - (W h_i)[y_i]          d loss_i / d h_i = (softmax(W h_i) - onehot(y_i)) W
 
 With a frozen output head the gradient is known in the forward pass, so that the logits of a piece live no longer than
-the piece: the same two matrix products as ever and no third one to compute them again.
+the piece: the same two matrix products as ever and no third one to compute them again. The gradient of a head that is
+trained hangs on how much each label counts, so that the logits of several pieces are computed again, one at a time.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 PIECE = 2**26  # bytes of float32 logits at a time
 # What a model does to its logits besides the output head, by the names in its config; then its own logits are taken.
@@ -17,16 +19,21 @@ SCALINGS = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head
 
 
 def is_plain(head: nn.Module, config: object) -> bool:
-    """Whether logits are the output head's product with the states and nothing else, and the head is not trained."""
+    """Whether logits are the output head's product with the states and nothing else."""
     scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in SCALINGS)
-    frozen = not any(p.requires_grad for p in head.parameters())
-    return type(head) is nn.Linear and frozen and not scaled
+    return type(head) is nn.Linear and not scaled
 
 
 def label_losses(
     states: Float[Tensor, "label feature"], labels: Int[Tensor, "label"], head: nn.Linear, piece: int = PIECE
 ) -> Float[Tensor, "label"]:
-    """Negative log-likelihood of each label in nats, float32; gradients reach the states alone. See `is_plain`."""
+    """Negative log-likelihood of each label in nats, float32; gradients reach states and head. See `is_plain`."""
+    if torch.is_grad_enabled() and any(p.requires_grad for p in head.parameters()):
+        parts = list(_pieces(states, labels, head, piece))
+        if len(parts) == 1:
+            return _loss(*parts[0], head.weight, head.bias)
+        again = {"use_reentrant": False, "preserve_rng_state": False}
+        return torch.cat([checkpoint(_loss, part, wanted, head.weight, head.bias, **again) for part, wanted in parts])
     if not torch.is_grad_enabled() or not states.requires_grad:
         return torch.cat([_piece(part, wanted, head)[0] for part, wanted in _pieces(states, labels, head, piece)])
     losses: Tensor = _LabelLosses.apply(states, labels, head, piece)  # pyright: ignore[reportAssignmentType]
@@ -55,6 +62,10 @@ class _LabelLosses(torch.autograd.Function):
 def _pieces(states: Tensor, labels: Tensor, head: nn.Linear, piece: int):
     count = max(1, piece // (4 * len(head.weight)))
     return zip(states.split(count), labels.split(count), strict=True)
+
+
+def _loss(states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.cross_entropy(F.linear(states.to(weight.dtype), weight, bias).float(), labels, reduction="none")
 
 
 def _piece(states: Tensor, labels: Tensor, head: nn.Linear) -> tuple[Float[Tensor, "label"], Tensor]:

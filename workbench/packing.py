@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,11 +50,17 @@ def read_rows(
 def states(
     model: Any,
     rows: Sequence[Float[Tensor, "_ feature"]],
-    there: Sequence[Bool[Tensor, "_"]],
+    there: Sequence[Bool[Tensor, "_"]] | Sequence[Bool[Tensor, "_ _"]],
     read: Sequence[Read],
+    positions: Sequence[Int[Tensor, "_"]] | None = None,
 ) -> Float[Tensor, "position feature"]:
-    """States after the final norm of all rows, one behind the other; nobody looks at what is not `there`."""
-    return _run(model, rows, there, read, keep=False)[1]
+    """States after the final norm of all rows, one behind the other.
+
+    there: per row which of its places are looked at by later ones, or who looks at whom [looking, looked at]; a place
+    looks at itself in any case, and at all that the row has read. positions: of a row's own places, counted on from
+    what it has read unless given.
+    """
+    return _run(model, rows, there, read, keep=False, positions=positions)[1]
 
 
 @contextmanager
@@ -86,27 +92,38 @@ def _fused(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _run(
-    model: Any, rows: Sequence[Tensor], there: Sequence[Tensor], read: Sequence[Read], keep: bool
+    model: Any,
+    rows: Sequence[Tensor],
+    there: Sequence[Tensor],
+    read: Sequence[Read],
+    keep: bool,
+    positions: Sequence[Tensor] | None = None,
 ) -> tuple[Packed, Tensor]:
     known = [sum(layers[0][0].shape[2] for layers in pieces) for pieces in read]
     bias = [_bias(own, before, rows[0].dtype) for own, before in zip(there, known, strict=True)]
     packed = Packed([len(row) for row in rows], read, bias, keep)
-    positions = [(own.cumsum(0) - 1).clamp(min=0) + before for own, before in zip(there, known, strict=True)]
+    if positions is None:
+        positions = [_positions(own, before) for own, before in zip(there, known, strict=True)]
     with attending(model, NAME, _untraced()):
         out = model.base_model(
             inputs_embeds=torch.cat(list(rows))[None],
-            position_ids=torch.cat(positions)[None],
+            position_ids=torch.cat(list(positions))[None],
             use_cache=False,
             packed=packed,
         )
     return packed, out.last_hidden_state[0]
 
 
-def _bias(there: Bool[Tensor, "position"], known: int, dtype: torch.dtype) -> Float[Tensor, "position key"]:
-    """What has been read is seen by all, a row's own positions by later ones, and by themselves in any case."""
-    length = len(there)
-    own = torch.ones(length, length, dtype=torch.bool, device=there.device).tril()
-    own &= there | torch.eye(length, dtype=torch.bool, device=there.device)
+def _positions(there: Tensor, before: int) -> Int[Tensor, "position"]:
+    if there.ndim == 2:
+        return torch.arange(len(there), device=there.device) + before
+    return (there.cumsum(0) - 1).clamp(min=0) + before
+
+
+def _bias(there: Tensor, known: int, dtype: torch.dtype) -> Float[Tensor, "position key"]:
+    """What has been read is seen by all, a row's own positions by later ones or as said, and by themselves anyway."""
+    length, itself = len(there), torch.eye(len(there), dtype=torch.bool, device=there.device)
+    own = there | itself if there.ndim == 2 else (there | itself).tril()
     bias = torch.zeros(length, known + length, dtype=dtype, device=there.device)
     bias[:, known:].masked_fill_(~own, -torch.inf)
     return bias

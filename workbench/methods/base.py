@@ -19,6 +19,8 @@ from ..backbone import SLOT, Backbone, Completion, Decoding
 from ..likelihood import mean_losses
 from ..tasks import Example, Task
 from ..texts import BREAK
+from ..thoughts import Step, Thoughts
+from ..writing import words
 
 METHODS: dict[str, type["LatentMethod"]] = {}
 UNKNOWN = 0.25  # share of unknown tokens in the questions from which on it is said
@@ -29,6 +31,7 @@ class Prompt:
     """An example as ids in the backbone's tokenizer, all on the CPU: the text around the slot, and its parts.
 
     `begun`: the answer's mark, where `after` ends in it and the reply goes on with the answer itself.
+    `given`: whatever else a method's stage has made for it (`LatentMethod.start`), such as labels; tensors on the CPU.
     """
 
     example: Example
@@ -39,33 +42,12 @@ class Prompt:
     steps: tuple[Int[Tensor, "_"], ...]
     answer: Int[Tensor, "_"]
     begun: str = ""
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """Thoughts as weighted means of embeddings: the tokens that are mixed (-1 for padding), heaviest first."""
-
-    tokens: Int[Tensor, "example path step component"]
-    weights: Float[Tensor, "example path step component"]
-
-
-@dataclass(frozen=True)
-class Thoughts:
-    """Thought vectors; `mask` is true where there is one, `tokens` names the token where a thought is one (else -1).
-
-    `mixture` says the same as `vectors` in a hundredth of the space, where thoughts are mixtures of words.
-    """
-
-    vectors: Float[Tensor, "example path step feature"]
-    mask: Bool[Tensor, "example path step"]
-    tokens: Int[Tensor, "example path step"] | None = None
-    signals: dict[str, Float[Tensor, "example path step"]] = field(default_factory=dict)
-    mixture: Mixture | None = None
+    given: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Losses:
-    """`total` and its parts, each a mean over the examples of the batch, so that batches can be averaged by their size.
+    """`total` and its parts, each a mean over what `LatentMethod.weigh` counts, so that batches can be averaged by it.
 
     `warnings` maps a sentence to a flag; the training loop says it once when the flag is true.
     """
@@ -77,14 +59,23 @@ class Losses:
 
 @dataclass(frozen=True)
 class Stage:
-    """A leg of a curriculum: its name, its share of the epochs, and whether optimisers forget what went before.
+    """A leg of a curriculum: its name, its share of the epochs, what learns in it and how fast.
 
-    fresh: "stage" at its start, "epoch" at the start of each of its epochs (moments and step counts begin anew).
+    fresh: whether optimisers forget what went before: "stage" at its start, "epoch" at the start of each of its epochs
+    (moments and step counts begin anew). rate: its learning rates over those of the run. learns: patterns of the names
+    of parameters that learn in it ("encoder.*"), of those that are trained at all; the others rest, as they are.
+    schedule: how the rate falls behind its warm-up. warmup: the share of its steps; None: the run's. joined: it has no
+    schedule of its own, that of the stage before goes on through it.
     """
 
     name: str = "train"
     share: float = 1.0
     fresh: Literal["never", "stage", "epoch"] = "never"
+    rate: float = 1.0
+    learns: tuple[str, ...] = ("*",)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float | None = None
+    joined: bool = False
 
 
 class LatentMethod(nn.Module, ABC):
@@ -95,7 +86,10 @@ class LatentMethod(nn.Module, ABC):
     presets: ClassVar[dict[str, Any]] = {}
     trained: ClassVar[bool] = True
     trials: ClassVar[tuple[dict[str, Any], ...]] = ()  # of one that is not trained: options to choose from on dev
+    needs: ClassVar[Literal["model", "tokenizer"]] = "model"  # of the backbone given; a method may bring its own model
     stage: int | None = None  # of the stages, the one its weights were last trained in; None: all are behind them
+    resting: frozenset[str] = frozenset()  # parameters that are trained, but not in the stage that is going on
+    layers: tuple[int, ...] = ()  # whose states the steps of `writing` see besides the last, as in transformers
     training_step: int | None = 0  # optimiser steps behind its weights; None where the file they came from did not say
 
     def __init_subclass__(cls) -> None:
@@ -117,7 +111,18 @@ class LatentMethod(nn.Module, ABC):
     @property
     def trainable_parameters(self) -> int:
         """How many numbers training changes."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return sum(p.numel() for p in self.learned().values())
+
+    def learned(self) -> dict[str, nn.Parameter]:
+        """The parameters that training changes, in whatever stage, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad or name in self.resting}
+
+    def saved(self) -> dict[str, Tensor]:
+        """What a weights file holds, by name: what training changes, unless a method says otherwise (buffers too).
+
+        Everything else is as it was when the method was built.
+        """
+        return dict(self.learned())
 
     @property
     def trained_paths(self) -> int:
@@ -166,8 +171,20 @@ class LatentMethod(nn.Module, ABC):
         """The legs of training in order; empty when there is nothing to train."""
         return (Stage(),) if self.trained else ()
 
-    def start(self, stage: int, prompts: Sequence[Prompt]) -> None:
-        """Called before a stage with the prompts it will train on."""
+    def start(self, stage: int, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
+        """The prompts that a stage trains on, one for each of those of the task; they may differ in target and `given`.
+
+        Called before a stage, without gradients and by every process. Others than the given ones are kept with the run:
+        training that goes on in the middle of the stage finds them, and does not call this again.
+        """
+        return prompts
+
+    def weigh(self, prompts: Sequence[Prompt], stage: int = 0) -> int | float:
+        """What the loss of these prompts is a mean over: examples, unless a method counts tokens.
+
+        The weight of a batch must be the sum of its parts'.
+        """
+        return len(prompts)
 
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Called before each epoch of a stage, and when training goes on within one; what is drawn may hang on it."""
@@ -180,6 +197,13 @@ class LatentMethod(nn.Module, ABC):
         """Cosine of each gold step to "answer" and "question", NaN where there is no step; empty for most methods."""
         return {}
 
+    def writing(self, prompts: Sequence[Prompt], decoding: Decoding) -> Step:
+        """How answers are written, input by input: words alone, unless a method makes thoughts between them.
+
+        `state.rows` counts the rows of all prompts, paths and draws (of which there are `state.copies`), in this order.
+        """
+        return words(decoding)
+
     def answer(
         self, prompts: Sequence[Prompt], thoughts: Thoughts, decoding: Decoding, *, draws: int = 1, seed: int = 0
     ) -> list[list[list[Completion]]]:
@@ -191,7 +215,8 @@ class LatentMethod(nn.Module, ABC):
         own = vectors.split(thoughts.mask.sum(-1).flatten().tolist())  # by example, then path
         rows = [torch.cat([before[i // paths], found, after[i // paths]]) for i, found in enumerate(own)]
         seeds = [draw_seed(seed, p.example.id, path) for p in prompts for path in range(paths)]
-        flat = self.backbone.generate(rows, decoding, draws=draws, seeds=seeds)
+        step = self.writing(prompts, decoding)
+        flat = self.backbone.generate(rows, decoding, draws=draws, seeds=seeds, step=step, layers=self.layers)
         return [flat[k : k + paths] for k in range(0, len(flat), paths)]
 
     def likelihood(self, prompts: Sequence[Prompt], thoughts: Thoughts) -> Float[Tensor, "example"]:

@@ -136,10 +136,7 @@ class Coconut(LatentMethod):
         def stop(state: State, _: Made) -> Tensor:
             return state.number >= counts[state.rows]
 
-        found = unroll(self.backbone, prompts, self._next, int(counts.max()), stop)
-        signals = {name: value.expand(-1, paths, -1) for name, value in found.signals.items()}
-        signals = signals or {"entropy": found.vectors.new_zeros(len(prompts), paths, 0)}
-        return Thoughts(found.vectors.expand(-1, paths, -1, -1), found.mask.expand(-1, paths, -1), signals=signals)
+        return unroll(self.backbone, prompts, self._next, int(counts.max()), stop).over_paths(paths)
 
     def loss(self, prompts: Sequence[Prompt], stage: int = 0) -> Losses:
         """Negative log-likelihood of the steps that are left and the answer."""

@@ -7,94 +7,60 @@ Coconut, Soft Thinking, LT-Tuning and Latent-SFT differ in `step` alone. Both ru
 and nothing is detached: gradients run through the chain of thoughts and through the keys and values of all of it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbone import Backbone, pad
-from .base import Mixture, Prompt, Thoughts
+from ..backbone import Backbone
+from ..label_losses import is_plain, label_losses
+from ..likelihood import UNLABELLED
+from ..thoughts import Made, State, Step, Stop, Thoughts
+from ..writing import write
+from .base import Prompt
 
 LATENT = -1  # stands for an id where the input is made, not looked up
-UNLABELLED = -100  # stands for a label where nothing is to be predicted
-
-
-@dataclass(frozen=True)
-class State:
-    """What a step sees of each row: the position before the one it makes.
-
-    hidden: after the final norm. logits: float32. rows: which rows these are, as given to the loop (in `unroll` a
-    question's paths one after the other). number: thoughts that the row has already.
-    """
-
-    hidden: Float[Tensor, "row feature"]
-    logits: Float[Tensor, "row vocabulary"]
-    rows: Int[Tensor, "row"]
-    number: Int[Tensor, "row"]
-
-
-@dataclass(frozen=True)
-class Made:
-    """The next inputs and what is to be kept of them; `token` is -1 where the input is no token."""
-
-    vector: Float[Tensor, "row feature"]
-    token: Int[Tensor, "row"] | None = None
-    signals: dict[str, Float[Tensor, "row"]] = field(default_factory=dict)
-    mixture: tuple[Int[Tensor, "row component"], Float[Tensor, "row component"]] | None = None
-
-
-Step = Callable[[State], Made]
-Stop = Callable[[State, Made], Bool[Tensor, "row"]]
 
 
 def unroll(
-    backbone: Backbone, prompts: Sequence[Prompt], step: Step, length: int, stop: Stop | None = None, *, paths: int = 1
+    backbone: Backbone,
+    prompts: Sequence[Prompt],
+    step: Step,
+    length: int,
+    stop: Stop | None = None,
+    *,
+    paths: int = 1,
+    layers: Sequence[int] = (),
 ) -> Thoughts:
     """At most `length` thoughts behind each prompt's `before`, [example, path, step, feature].
 
     `stop(state, made)` says which rows end here; what was made for these is dropped. Rows that have ended leave the
-    batch. The question is read once for all paths, with gradients only if the backbone is trained.
+    batch. The question is read once for all paths, with gradients only if the backbone is trained. `layers`: of what
+    other layers the steps see states.
     """
-    if length == 0:
-        return _thoughts([], len(prompts), paths, backbone.table)
-    before, mask = pad([p.before for p in prompts], "left")
-    before, mask = backbone.embed(before), mask.to(backbone.device)
-    last = torch.tensor([before.shape[1] - 1], device=backbone.device)
-    with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
-        out = backbone.run(before, mask, logits_at=last, hidden=True)
-    hidden, logits, cache = *_last(out), out.cache
-    if paths > 1:
-        cache.batch_repeat_interleave(paths)
-        hidden, logits, mask = (value.repeat_interleave(paths, 0) for value in (hidden, logits, mask))
-    rows = torch.arange(len(mask), device=backbone.device)
-    zero = torch.zeros(1, dtype=torch.long, device=backbone.device)
-    kept: list[tuple[Tensor, Made]] = []
-    for number in range(length):
-        state = State(hidden, logits, rows, torch.full_like(rows, number))
+
+    def one(state: State) -> Made:
         made = step(state)
-        if stop is not None and bool((ends := stop(state, made)).any()):
-            going = (~ends).nonzero()[:, 0]
-            rows, mask, made = rows[going], mask[going], _chosen(made, going)
-            cache.batch_select_indices(going)
-        kept.append((rows, made))
-        if number + 1 == length or not len(rows):
-            break
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        out = backbone.run(made.vector[:, None].to(before.dtype), mask, cache=cache, logits_at=zero, hidden=True)
-        hidden, logits = _last(out)
-    return _thoughts(kept, len(prompts), paths, before)
+        return made if stop is None else replace(made, ends=stop(state, made))
+
+    rows = backbone.embed_each([p.before for p in prompts])
+    # where positions may run out, each pass is looked at
+    close = backbone.bounded and max(map(len, rows), default=0) + length > (backbone.window or 0)
+    found = write(backbone, rows, one, length, copies=paths, layers=layers, plain=close)
+    return found.thoughts(len(prompts), rows[0])
 
 
 @dataclass(frozen=True)
 class Filled:
     """Rows as the backbone read them, padded on both sides so that first thoughts share a column.
 
-    embeds: the inputs, latent places filled. logits: at `columns`, each just before some row's label.
+    embeds: the inputs, latent places filled. states: behind the final norm, at `columns`, each just before some row's
+    label; None without labels. own: the model's logits there, where they are more than the `head`'s product.
     """
 
     embeds: Float[Tensor, "row position feature"]
@@ -102,19 +68,31 @@ class Filled:
     latent: Bool[Tensor, "row position"]
     labels: Int[Tensor, "row position"]
     columns: Int[Tensor, "column"]
-    logits: Float[Tensor, "row column vocabulary"] | None
+    states: Float[Tensor, "row column feature"] | None
+    head: nn.Module
+    own: Float[Tensor, "row column vocabulary"] | None = None
+
+    @property
+    def logits(self) -> Float[Tensor, "row column vocabulary"] | None:
+        """At `columns`, of all rows; losses need less."""
+        return self.own if self.own is not None or self.states is None else self.head(self.states)
 
     def token_losses(self) -> Float[Tensor, "row column"]:
         """Negative log-likelihood of the label behind each of `columns`, 0 where a row has none there; float32."""
-        if self.logits is None:
+        if self.states is None:
             raise ValueError("these rows were filled without labels; give fill(..., labels=) the ids to predict")
-        return F.cross_entropy(
-            self.logits.float().transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
-        )
+        if self.own is not None:
+            return F.cross_entropy(
+                self.own.float().transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
+            )
+        assert isinstance(self.head, nn.Linear)
+        there = (self.following != UNLABELLED).nonzero(as_tuple=True)
+        found = label_losses(self.states[there], self.following[there], self.head)
+        return found.new_zeros(self.following.shape).index_put(there, found)
 
     @property
     def following(self) -> Int[Tensor, "row column"]:
-        """The labels that `logits` are about."""
+        """The labels that `states` are about."""
         return self.labels[:, self.columns + 1]
 
     def losses(self) -> Float[Tensor, "row"]:
@@ -130,12 +108,14 @@ def fill(
     labels: Sequence[Int[Tensor, "_"]] | None = None,
     reads: Sequence[Bool[Tensor, "_ _"]] | None = None,
     positions: Sequence[Int[Tensor, "_"]] | None = None,
+    layers: Sequence[int] = (),
 ) -> Filled:
     """Read rows of ids whose `LATENT` places are made by `step` from the position before them.
 
     labels: per row and place the id to be predicted there, `UNLABELLED` where none is. reads: per row who reads whom
     ([query, key], a place reads itself at least) instead of causal attention, with its own `positions` (0, 1, ...
-    unless given). ValueError where there is nothing before a latent or labelled place.
+    unless given). layers: of what other layers the steps see states. ValueError where there is nothing before a latent
+    or labelled place.
 
     The first thoughts of all rows are put in one column (rows are padded on the left as far as that takes, then on the
     right), and the backbone is called once more for every column that holds a thought in any row.
@@ -145,33 +125,42 @@ def fill(
     attention = laid.mask.to(device) if reads is None else _own_attention(reads, laid.starts, width).to(device)
     table, places = backbone.embed(laid.ids.clamp(min=0)), laid.positions.to(device)
     latent, predicts = laid.ids == LATENT, (laid.labels[:, 1:] != UNLABELLED).any(0)
+    head = backbone.model.get_output_embeddings()
+    plain = is_plain(head, backbone.model.config) and not backbone.full_logits
     cuts = [0, *latent.any(0).nonzero()[:, 0].tolist(), width]
-    pieces, logits, cache, going, made = [], [], None, torch.zeros(0, dtype=torch.long), None
+    pieces, states, logits, cache, going, made = [], [], [], None, torch.zeros(0, dtype=torch.long), None
     for start, end in pairwise(cuts):
         piece, more = table[:, start:end], end < width
-        if made is not None:  # out of place: the other rows' inputs keep their gradients
+        if made is not None and made.vector is not None:  # out of place: the other rows' inputs keep their gradients
             inputs = piece[:, 0].index_copy(0, going, made.vector.to(piece.dtype))
             piece = torch.cat([inputs[:, None], piece[:, 1:]], 1)
         pieces.append(piece)
         at = predicts[start:end].nonzero()[:, 0]
         if not more and not len(at):
             break  # nothing is asked of what comes behind the last thought
-        asked = torch.cat([at, torch.tensor([end - start - 1])]) if more else at
+        asked = at[:0] if plain else at
+        asked = (torch.cat([asked, torch.tensor([end - start - 1])]) if more else asked).to(device)
         seen = attention[:, :end] if reads is None else attention[:, :, start:end, :end]
         out = backbone.run(
-            piece, seen, positions=places[:, start:end], cache=cache, logits_at=asked.to(device), hidden=more
-        )
-        assert out.logits is not None
+            piece, seen, positions=places[:, start:end], cache=cache, logits_at=asked if len(asked) else None,
+            hidden=True, layers=layers if more else (),
+        )  # fmt: skip
+        assert out.hidden is not None
         cache = out.cache
-        logits.append(out.logits[:, : len(at)])
+        states.append(out.hidden[:, at.to(device)])
+        if out.logits is not None:
+            logits.append(out.logits[:, : 0 if plain else len(at)])
         if more:
             going = latent[:, end].nonzero()[:, 0].to(device)
             hidden, last = _last(out)
-            made = step(State(hidden[going], last[going], going, latent[:, :end].sum(1).to(device)[going]))
+            others = {index: value[going, -1] for index, value in out.layers.items()}
+            number = latent[:, :end].sum(1).to(device)[going]
+            made = step(State(hidden[going], last[going], going, number, layers=others))
     columns = predicts.nonzero()[:, 0].to(device)
-    together = torch.cat(logits, 1) if len(columns) else None
+    known = torch.cat(states, 1) if len(columns) else None
+    own = None if plain or known is None else torch.cat(logits, 1)
     wanted = laid.labels.to(device)
-    return Filled(torch.cat(pieces, 1), laid.mask.to(device), latent.to(device), wanted, columns, together)
+    return Filled(torch.cat(pieces, 1), laid.mask.to(device), latent.to(device), wanted, columns, known, head, own)
 
 
 @dataclass(frozen=True)
@@ -221,38 +210,3 @@ def _own_attention(
     for square, start, own in zip(out, starts, reads, strict=True):
         square[start : start + len(own), start : start + len(own)] = own
     return out[:, None]
-
-
-def _chosen(made: Made, rows: Int[Tensor, "kept"]) -> Made:
-    return Made(
-        made.vector[rows],
-        None if made.token is None else made.token[rows],
-        {name: value[rows] for name, value in made.signals.items()},
-        None if made.mixture is None else (made.mixture[0][rows], made.mixture[1][rows]),
-    )
-
-
-def _thoughts(kept: Sequence[tuple[Tensor, Made]], examples: int, paths: int, like: Tensor) -> Thoughts:
-    """What was made step by step as [example, path, step, ...]; rows that had ended are padded."""
-    count = sum(len(rows) > 0 for rows, _ in kept)  # at the last step all of them may have ended
-    if not kept:
-        vectors = like.new_zeros(examples, paths, 0, like.shape[-1])
-        return Thoughts(vectors, torch.zeros(vectors.shape[:-1], dtype=torch.bool, device=like.device))
-
-    def spread(values: Sequence[Tensor], blank: float | int) -> Tensor:
-        steps = [
-            value.new_full((examples * paths, *value.shape[1:]), blank).index_copy(0, rows, value)
-            for (rows, _), value in zip(kept, values, strict=True)
-        ]
-        return torch.stack(steps, 1).view(examples, paths, len(kept), *values[0].shape[1:])[:, :, :count]
-
-    made = [one for _, one in kept]
-    tokens = [one.token for one in made if one.token is not None]
-    mixtures = [one.mixture for one in made if one.mixture is not None]
-    return Thoughts(
-        spread([one.vector.to(like.dtype) for one in made], 0.0),
-        spread([torch.ones_like(rows, dtype=torch.bool) for rows, _ in kept], False),
-        spread(tokens, -1) if tokens else None,
-        {name: spread([one.signals[name] for one in made], torch.nan) for name in made[0].signals},
-        Mixture(spread([ids for ids, _ in mixtures], -1), spread([w for _, w in mixtures], 0.0)) if mixtures else None,
-    )

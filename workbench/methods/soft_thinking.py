@@ -29,8 +29,9 @@ from ..backbone import Backbone, Completion
 from ..config import allowed, bounded
 from ..decoding import Decoding, pick
 from ..tasks import Example, Task
-from .base import LatentMethod, Mixture, Prompt, Thoughts, draw_seed
-from .loops import Made, State, unroll
+from ..thoughts import Made, State
+from .base import LatentMethod, Prompt, Thoughts, draw_seed
+from .loops import unroll
 from .mixtures import disturbed, likely, mixed
 
 EXITS = ("", "at the end mark", "by cold stop", "at the length cap", "at the end of text")  # by the signal "exit"
@@ -122,7 +123,8 @@ class SoftThinking(LatentMethod):
         chains = _Chains(self.backbone, self.config, prompts, paths if drawn else 1)
         own = paths if drawn else 1
         thoughts = unroll(self.backbone, prompts, chains.step, self.config.max_thoughts, chains.stop, paths=own)
-        return _over_paths(chains.finished(thoughts), 1 if drawn else paths)
+        finished = chains.finished(thoughts)
+        return finished if drawn else finished.over_paths(paths)
 
     def answer(
         self, prompts: Sequence[Prompt], thoughts: Thoughts, decoding: Decoding, *, draws: int = 1, seed: int = 0
@@ -246,24 +248,6 @@ class _Chains:
         amount = config.gumbel_temperature if config.noise == "gumbel" else config.dirichlet_alpha
         weights, order = disturbed(weights, config.noise, amount, chances).sort(dim=-1, descending=True, stable=True)
         return tokens.gather(-1, order), weights
-
-
-def _over_paths(thoughts: Thoughts, paths: int) -> Thoughts:
-    """The same thoughts on every path."""
-    if paths == 1:
-        return thoughts
-
-    def repeated(value: Tensor) -> Tensor:
-        return value.expand(-1, paths, *value.shape[2:])
-
-    mixture, tokens = thoughts.mixture, thoughts.tokens
-    return Thoughts(
-        repeated(thoughts.vectors),
-        repeated(thoughts.mask),
-        None if tokens is None else repeated(tokens),
-        {name: repeated(value) for name, value in thoughts.signals.items()},
-        None if mixture is None else Mixture(repeated(mixture.tokens), repeated(mixture.weights)),
-    )
 
 
 def _last_token(thoughts: Thoughts) -> Int[Tensor, "example path"]:

@@ -60,10 +60,11 @@ class LTAThinker(LatentMethod):
         """The language model whose tokens and embeddings the generator reads."""
         return self.backbone if self.assistant is None else self.assistant
 
-    def start(self, stage: int, prompts: Sequence[Prompt]) -> None:
+    def start(self, stage: int, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
         """Find an example without the label that `positive="oracle"` needs before training, not in the midst of it."""
         if self.config.focus_weight and self.config.positive == "oracle":
             self._positives(prompts)
+        return prompts
 
     def render(self, example: Example, task: Task) -> Prompt:
         """As ever, but a prompt pack may put its own words before the question that the generator reads."""
