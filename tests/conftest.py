@@ -5,11 +5,12 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", TQDM_DISABLE="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import blame
 import pytest
 from jaxtyping import install_import_hook
 
@@ -39,6 +40,13 @@ CHAT = (  # Qwen's shape: role and message between two marks
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+@pytest.fixture(autouse=True)
+def warnings_of_our_own_are_errors() -> Iterator[None]:
+    """Also where the warning names a frame of torch that only handed our call on."""
+    with blame.raising():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (Deb
 def texts() -> Iterator[Callable[[go.Figure], list[Box]]]:
     """A browser's page that draws a figure and says where its texts are, in pixels from its upper left corner.
 
-    Figures are laid out for Helvetica and what stands in for it; where a machine has neither, there is nothing to judge.
+    Figures are laid out for Helvetica and what stands in for it; where a machine has neither, nothing can be judged.
     """
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))

@@ -21,6 +21,7 @@ ALLOWED = {
     "__init__": "",
     "config": "",
     "files": "",
+    "places": "",
     "tasks": "config files",
     "decoding": "config",
     "attention": "",
@@ -28,7 +29,7 @@ ALLOWED = {
     "packing": "attention",
     "prefixes": "packing",
     "label_losses": "",
-    "backbone": "config attention decoding generation prefixes",
+    "backbone": "places config attention decoding generation prefixes",
     "likelihood": "attention backbone label_losses packing",
     "methods": "config decoding tasks backbone likelihood",
     "official": "files backbone methods",
@@ -38,7 +39,7 @@ ALLOWED = {
     "scores": "",
     "projection": "files store",
     "exports": "files projection",
-    "runs": "config files backbone methods",
+    "runs": "places config files backbone methods",
     "plan": "config methods prefixes",
     "checkpointing": "attention",
     "launch": "methods plan",
@@ -52,9 +53,10 @@ ALLOWED = {
     "pretrain": "files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
     "widgets": "files store scores diagnostics projection exports runs figures",
-    "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect counter "
-    "figures",
-    "bench": "tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train collect",
+    "experiments": "places config files tasks backbone methods store diagnostics scores projection runs train collect "
+    "counter figures",
+    "bench": "places tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train "
+    "collect",
 }
 ALLOWED["options"] = "config decoding tasks methods plan counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
@@ -199,7 +201,7 @@ def test_shapes_are_checked_in_tests(tiny):
 
 TOP = {
     *("notebooks", "workbench", "data", "figures", "tests", "environment.yml", "README.md"),
-    *("pyproject.toml", "LICENSE", "Makefile", ".gitignore", ".ci"),
+    *("pyproject.toml", "constraints.txt", "LICENSE", "Makefile", ".gitignore", ".ci"),
 }
 
 
@@ -221,7 +223,6 @@ def test_environment_has_one_list_of_packages():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, inner = environment["dependencies"]
     assert pip == "pip"
-    assert inner == {"pip": ["-e .[dev]"]}
+    assert inner == {"pip": ["-c constraints.txt", "-e .[dev]"]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert python.startswith(f"python{project['requires-python']}")
-    assert "torch>=2.11,<2.14" in project["dependencies"]

@@ -21,9 +21,9 @@ from transformers.utils import logging
 from .attention import cache_name
 from .decoding import Decoding, named
 from .generation import Completion, generate
+from .places import BACKBONES
 from .prefixes import Prefixes
 
-SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
 SLOT = "\ue000"  # stands for the thoughts in a message; a private-use character no text contains
 # Marks around the slot, by what the tokenizer knows: ours, Qwen3, Qwen2.5, Llama 3, those that Coconut adds.
 MARKS = (
@@ -93,10 +93,10 @@ class Backbone(nn.Module):
         Without `weights` it has their shapes and precision only (device "meta"): enough to count and to plan with,
         whatever its size, and nothing but the configuration and the tokenizer is read.
         """
-        shipped = SHIPPED / name
+        shipped = BACKBONES / name
         path = str(shipped) if (shipped / "config.json").exists() else name
         if path == name and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-            known = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))) or "none"
+            known = ", ".join(sorted(p.parent.name for p in BACKBONES.glob("*/config.json"))) or "none"
             raise ValueError(
                 f"no backbone at {name!r}: give a shipped name ({known}), a folder made by save_pretrained, "
                 "or a hub id like Qwen/Qwen3-0.6B"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-SHIPPED = Path(__file__).parents[2] / "data" / "benchmarks"  # one file per machine
+from ..places import BENCHMARKS
+
 MEASURES = {  # what a part says in one number, and how it is read
     "speedup": "times as fast as the reference",
     "speedup_full": "times as fast, from the second epoch on",
@@ -40,7 +41,7 @@ def load(path: str | Path) -> dict[str, Any]:
     return results
 
 
-def shipped(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
+def shipped(folder: str | Path = BENCHMARKS) -> dict[str, dict[str, Any]]:
     """Every file of results in a folder by its name without the ending; none where the folder is empty or missing."""
     return {path.stem: load(path) for path in sorted(Path(folder).glob("*.json"))}
 
