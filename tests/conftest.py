@@ -5,11 +5,12 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", TQDM_DISABLE="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import blame
 import pytest
 from jaxtyping import install_import_hook
 
@@ -50,6 +51,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.get_closest_marker(name) for name in ("slow", "xdist_group")):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.fixture(autouse=True)
+def warnings_of_our_own_are_errors() -> Iterator[None]:
+    """Also where the warning names a frame of torch that only handed our call on."""
+    with blame.raising():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ ALLOWED = {
     "__init__": "",
     "files": "",
     "config": "files",
+    "places": "",
     "tasks": "config files",
     "decoding": "config",
     "attention": "",
@@ -34,7 +35,7 @@ ALLOWED = {
     "label_losses": "",
     "trial": "attention packing",
     "texts": "",
-    "backbone": "config attention decoding states thoughts generation prefixes texts trial",
+    "backbone": "places config attention decoding states thoughts generation prefixes texts trial",
     "likelihood": "attention backbone label_losses packing",
     "methods": "config decoding tasks texts thoughts writing label_losses backbone likelihood",
     "official": "files backbone methods",
@@ -46,7 +47,7 @@ ALLOWED = {
     "scores": "",
     "projection": "files store",
     "exports": "files projection",
-    "runs": "config files backbone methods",
+    "runs": "places config files backbone methods",
     "plan": "config methods prefixes",
     "stages": "files methods",
     "checkpointing": "attention",
@@ -64,9 +65,9 @@ ALLOWED = {
     "pretrain": "config files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
     "widgets": "files store within scores diagnostics projection exports runs figures",
-    "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect counter "
+    "experiments": "places config files tasks backbone methods store diagnostics scores projection runs train collect counter "
     "figures",
-    "bench": "files tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train "
+    "bench": "places files tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train "
     "collect",
 }
 ALLOWED["options"] = "config files decoding tasks methods plan counter pretrain experiments"
@@ -216,7 +217,7 @@ def test_shapes_are_checked_in_tests(tiny):
 
 TOP = {
     *("notebooks", "workbench", "data", "figures", "tests", "environment.yml", "README.md"),
-    *("pyproject.toml", "LICENSE", "Makefile", ".gitignore", ".ci"),
+    *("pyproject.toml", "constraints.txt", "LICENSE", "Makefile", ".gitignore", ".ci"),
 }
 
 
@@ -238,7 +239,6 @@ def test_environment_has_one_list_of_packages():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, pip, inner = environment["dependencies"]
     assert pip == "pip"
-    assert inner == {"pip": ["-e .[dev]"]}
+    assert inner == {"pip": ["-c constraints.txt", "-e .[dev]"]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert python.startswith(f"python{project['requires-python']}")
-    assert "torch>=2.11,<2.14" in project["dependencies"]

@@ -13,11 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workbench import pretrain
-from workbench.backbone import SHIPPED, Backbone
+from workbench.backbone import Backbone
+from workbench.places import BACKBONES
 from workbench.pretrain import PretrainConfig, documents, fit, make_hint, make_model, make_tokenizer
 from workbench.tasks import arith, load_task
 
-NANO = SHIPPED / "nano"
+NANO = BACKBONES / "nano"
 SMALL = PretrainConfig(steps=16, batch_size=8, width=32, layers=1, heads=2)
 SHIFT = [verb for verbs in arith.SHIFT_VERBS.values() for verb in verbs]
 NEW = [*SHIFT, *arith.NONCE_VERBS]

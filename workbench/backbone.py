@@ -23,6 +23,7 @@ from . import trial
 from .attention import cache_name
 from .decoding import Decoding, named
 from .generation import Completion, generate
+from .places import BACKBONES
 from .prefixes import Prefixes
 from .states import noted
 from .texts import MARKS as MARKS
@@ -30,7 +31,6 @@ from .texts import SLOT as SLOT
 from .texts import Texts
 from .thoughts import Step
 
-SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
 # Family -> how the model's type starts, and a token its chats have (the shipped backbone is a Qwen3 without chats).
 FAMILIES = {"qwen3": ("qwen3", "<|im_end|>"), "qwen2.5": ("qwen2", "<|im_end|>"), "llama": ("llama", "<|eot_id|>")}
 PADDING = "<|finetune_right_pad_id|>"  # what Llama 3.1 has for padding and does not name as such
@@ -99,10 +99,10 @@ class Backbone(Texts, nn.Module):
         Without `weights` it has their shapes and precision only (device "meta"): enough to count and to plan with,
         whatever its size, and nothing but the configuration and the tokenizer is read.
         """
-        shipped = SHIPPED / name
+        shipped = BACKBONES / name
         path = str(shipped) if (shipped / "config.json").exists() else name
         if path == name and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-            known = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))) or "none"
+            known = ", ".join(sorted(p.parent.name for p in BACKBONES.glob("*/config.json"))) or "none"
             raise ValueError(
                 f"no backbone at {name!r}: give a shipped name ({known}), a folder made by save_pretrained, "
                 "or a hub id like Qwen/Qwen3-0.6B"

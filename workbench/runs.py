@@ -31,6 +31,7 @@ import yaml
 
 from .config import differences
 from .files import checked, from_json, numbered_rows, quoted, read_json, read_text, read_yaml, shown, whole, write_text
+from .places import DATA, INSTALLED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
     from .backbone import Backbone
     from .methods import LatentMethod
 
-RUNS = Path(__file__).parents[1] / "data" / "runs"  # where runs go unless told otherwise; git ignores it
+# Where runs go unless told otherwise: git ignores it, and without a checkout it is in the folder one works in.
+RUNS = Path("data/runs") if INSTALLED else DATA / "runs"
 SETTINGS = {  # what config.yaml may hold -> its kinds; only the task must be there
     "task": str, "backbone": (str, type(None)), "method": (str, type(None)), "options": (dict, type(None)),
     "training": (dict, type(None)), "data": (str, type(None)), "prompts": (str, type(None)),
@@ -67,6 +69,8 @@ def _version(name: str) -> str:
 
 def commit() -> str:
     """The commit of the code in use, with "+changes" when the tree differs from it; "unknown" outside a checkout."""
+    if INSTALLED:
+        return "unknown"  # a repository around the environment is another project's
     describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--exclude=*", "--abbrev=12"]
     try:
         found = subprocess.run([*describe, "--dirty=+changes"], capture_output=True, text=True, check=True)

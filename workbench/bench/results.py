@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ..files import checked, quoted, read_json, shown, visible
+from ..places import BENCHMARKS
 
-SHIPPED = Path(__file__).parents[2] / "data" / "benchmarks"  # one file per machine
 MEASURES = {  # what a part says in one number, and how it is read
     "speedup": "times as fast as the reference",
     "speedup_full": "times as fast, from the second epoch on",
@@ -48,7 +48,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
 
 
-def shipped(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
+def shipped(folder: str | Path = BENCHMARKS) -> dict[str, dict[str, Any]]:
     """Every file of results in a folder by its name without the ending; none where the folder is empty or missing."""
     return {path.stem: load(path) for path in visible(folder, "*.json")}
 

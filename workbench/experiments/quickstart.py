@@ -19,6 +19,7 @@ from rich.table import Table
 from .. import figures
 from ..diagnostics import describe
 from ..files import write_json
+from ..places import INSTALLED
 from ..projection import project
 from ..runs import provenance, read_metrics
 from ..scores import accuracy, accuracy_table, compare
@@ -83,7 +84,10 @@ def quickstart(
     console.print(f"Results: {out / 'result.json'}, stores in {out / 'cells'}, figures:")
     for path in drawn:
         console.print(f"  {path}")
-    console.print("Next: `make lab` and open [bold]notebooks/00_tour.ipynb[/bold] to look at these thoughts by hand.")
+    found = str(done["lta_thinker"].folder / "shift.nc")
+    notebook = f"wb.widgets.Inspector(wb.store.load({found!r})) in a notebook"  # an installed wheel has none of ours
+    where = notebook if INSTALLED else "`make lab` and open notebooks/00_tour.ipynb"
+    console.print(f"Next: {where} to look at these thoughts by hand.", markup=False, soft_wrap=True)
     return result
 
 
