@@ -21,6 +21,7 @@ ALLOWED = {
     "__init__": "",
     "config": "",
     "files": "",
+    "owners": "files",
     "tasks": "config files",
     "decoding": "config",
     "attention": "",
@@ -38,11 +39,13 @@ ALLOWED = {
     "scores": "",
     "projection": "files store",
     "exports": "files projection",
-    "runs": "config files backbone methods",
+    "checkpoints": "files methods",
+    "runs": "config files owners backbone methods checkpoints",
     "plan": "config methods prefixes",
     "checkpointing": "attention",
     "launch": "methods plan",
-    "train": "config decoding files tasks backbone methods diagnostics runs plan checkpointing launch packing prefixes",
+    "train": "config decoding files owners tasks backbone methods diagnostics runs plan checkpointing checkpoints launch "
+    "packing prefixes",
     "dry_run": "tasks backbone label_losses methods plan train",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
@@ -52,7 +55,7 @@ ALLOWED = {
     "pretrain": "files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
     "widgets": "files store scores diagnostics projection exports runs figures",
-    "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect counter "
+    "experiments": "config files owners tasks backbone methods store diagnostics scores projection runs train collect counter "
     "figures",
     "bench": "tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train collect",
 }

@@ -3,7 +3,7 @@
 config.yaml           task, backbone, method and settings: differences from the defaults only
 metrics.jsonl         one row per logged step
 log.txt               what `start_training` runs print
-process.json          which process that is, for whoever wants to know whether it still runs, or to stop it
+process.json          which process trains here, or did: `running`, `stop_training` (see owners.py)
 weights.safetensors   the trained weights, self-describing: its metadata rebuilds the method
 snapshots/            the same after some of the steps, where `snapshot_every` asked for it
 checkpoint.pt         everything needed to go on exactly where training stopped
@@ -13,7 +13,7 @@ result.json           numbers, seconds and full provenance
 import json
 import os
 import platform
-import signal
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import psutil
 import yaml
 
 from .config import differences
-from .files import read_jsonl, whole, write_text
+from .files import lasting, logged_jsonl, sweep, write_text
+from .owners import note_process, refuse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .methods import LatentMethod
 
 RUNS = Path(__file__).parents[1] / "data" / "runs"  # where runs go unless told otherwise; git ignores it
+KEPT = ("metrics.jsonl", "checkpoint.pt", "snapshots", "weights.safetensors", "result.json")  # that there is a run
+DESCRIPTION = {"backbone", "revision", "method", "options", "training_step", "stage"}  # what weights say they are
 PACKAGES = ("latent-workbench", "torch", "transformers", "accelerate", "numpy", "scikit-learn", "xarray", "plotly")
 
 
@@ -68,11 +70,16 @@ def provenance() -> dict[str, Any]:
     """What a result file says about where it comes from."""
     program = Path(sys.argv[0]).name
     return {
-        "command": " ".join(["workbench" if program == "__main__.py" else program, *sys.argv[1:]]),
+        "command": shlex.join(["workbench" if program == "__main__.py" else program, *sys.argv[1:]]),
         "commit": commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
+
+
+def command(*words: str | Path) -> str:
+    """A command of ours as it can be pasted into a shell."""
+    return shlex.join(["workbench", *map(str, words)])
 
 
 def describe_method(method: "LatentMethod") -> dict[str, Any]:
@@ -103,8 +110,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: str | Path) -> pd.DataFrame:
-    """metrics.jsonl as a table, a row per logged step; NaN where a row lacks a value."""
-    return pd.DataFrame(read_jsonl(Path(folder) / "metrics.jsonl", ("step",)))
+    """metrics.jsonl as a table, a row per logged step; NaN where a row lacks a value. A last line that is torn is not
+    there yet."""
+    return pd.DataFrame([row for _, row in logged_jsonl(Path(folder) / "metrics.jsonl", ("step",))])
 
 
 def start_training(
@@ -117,9 +125,10 @@ def start_training(
     (`process.send_signal(signal.SIGINT)`) makes the run finish its step, save and end.
     """
     folder = Path(folder)
+    refuse(folder)
     if config is None:
         read_config(folder)  # or one sentence: nothing to go on with
-    elif (folder / "metrics.jsonl").exists():
+    elif any((folder / name).exists() for name in KEPT):
         raise ValueError(f"{folder} holds a run already; go on with it (config=None), or give another folder")
     else:
         write_config(folder, dict(config))
@@ -135,33 +144,19 @@ def start_training(
     return process
 
 
-def note_process(folder: str | Path, pid: int) -> None:
-    """Write down which process trains in `folder`, for `running` and `stop_training`."""
-    about = {"pid": pid, "began": psutil.Process(pid).create_time(), "machine": platform.node()}
-    write_text(Path(folder) / "process.json", json.dumps(about) + "\n")
+def refuse_run(folder: str | Path) -> None:
+    """ValueError, one sentence, where `folder` holds anything of a run."""
+    if any((Path(folder) / name).exists() for name in KEPT):
+        raise ValueError(f"{folder} holds a run already; resume it, or give another folder")
 
 
-def running(folder: str | Path) -> int | None:
-    """The id of the process that `start_training` started last in `folder`, None where it has ended.
-
-    It is found by its id and the time it began, so also from another notebook or after a kernel's restart; a run on
-    another machine, or one started on the command line, is not seen.
-    """
-    try:
-        about = json.loads((Path(folder) / "process.json").read_text(encoding="utf-8"))
-        process = psutil.Process(about["pid"])
-        same = about["machine"] == platform.node() and abs(process.create_time() - about["began"]) < 1
-        return process.pid if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (FileNotFoundError, json.JSONDecodeError, psutil.NoSuchProcess):
-        return None
-
-
-def stop_training(folder: str | Path) -> bool:
-    """Ask the process that trains in `folder` to finish its step, save and end; False where none does."""
-    pid = running(folder)
-    if pid is not None:
-        os.kill(pid, signal.SIGINT)
-    return pid is not None
+def drop_snapshots(folder: str | Path, behind: int) -> None:
+    """Remove the snapshots of later steps, and what killed processes have left beside them."""
+    place = Path(folder) / "snapshots"
+    for step in snapshot_steps(folder):
+        if step > behind:
+            _snapshot(Path(folder), step).unlink()
+    sweep(place)
 
 
 def save_weights(
@@ -176,17 +171,24 @@ def save_weights(
     `weights`: by parameter name, where the method's own are sharded over processes; None takes its own.
     `snapshot`: among the snapshots of a run, under the method's training step.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    from .checkpoints import checksum
 
     step = method.training_step
     path = Path(folder) / (f"snapshots/step{step:06d}.safetensors" if snapshot else "weights.safetensors")
     # one entry: of several safetensors writes an order that differs from one time to the next
-    about = json.dumps(describe_method(method) | {"training_step": step, "stage": method.stage})
+    about = describe_method(method) | {"training_step": step, "stage": method.stage}
     if weights is None:
         weights = {name: p for name, p in method.named_parameters() if p.requires_grad}
     tensors = {name: p.detach().cpu().contiguous() for name, p in weights.items()}
-    with whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"workbench": about})
+    about["digest"] = checksum([about, dict(sorted(tensors.items()))])
+    with lasting(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"workbench": json.dumps(about)})
+        except SafetensorError as error:  # of a full disk, say: it wraps what the system said
+            raise OSError(f"{path} could not be written ({error}); make room, or give another place") from error
     return path
 
 
@@ -206,6 +208,7 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
     from safetensors import SafetensorError, safe_open
 
     from .backbone import Backbone
+    from .checkpoints import checksum
     from .config import choose
     from .methods import METHODS, build
 
@@ -227,6 +230,12 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
             )
         about = json.loads(metadata["workbench"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a reader, not a dict)
+    seal = about.pop("digest", None)  # files of before there were checksums have none, and no other field
+    sound = set(about) <= DESCRIPTION if seal is None else seal == checksum([about, dict(sorted(tensors.items()))])
+    if not sound:
+        raise ValueError(
+            f"{path} is damaged (its content does not match its checksum); train again, or give another run"
+        )
     if backbone is None:
         backbone = Backbone.load(about["backbone"], revision=about.get("revision"))
     config = choose("method", about["method"], METHODS).Config(**about["options"])

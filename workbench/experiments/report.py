@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from .. import figures
 from ..diagnostics import describe
 from ..files import write_json, write_text
-from ..runs import provenance
+from ..runs import command, provenance
 from ..scores import Interval, crossed_interval, per_example
 from .grid import Done
 
@@ -176,7 +176,7 @@ def write(report: Report, out: Path, about: dict[str, Any]) -> list[Path]:
 def read(folder: Path) -> Report:
     """What `write` wrote, figures included."""
     if not (folder / "result.json").is_file():
-        raise ValueError(f"no finished experiment in {folder}; run `workbench experiment NAME --out {folder}`")
+        raise ValueError(f"no finished experiment in {folder}; run `{command('experiment', 'NAME', '--out', folder)}`")
     findings = json.loads((folder / "result.json").read_text(encoding="utf-8"))["findings"]
     drawn = {path.stem: figures.redraw(path) for path in sorted((folder / "figures").glob("*.json"))}
     return Report(pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "runs.csv"), drawn, tuple(findings))
