@@ -29,7 +29,7 @@ ALLOWED = {
     "packing": "attention",
     "prefixes": "packing",
     "label_losses": "",
-    "backbone": "config attention decoding generation prefixes",
+    "backbone": "files config attention decoding generation prefixes",
     "likelihood": "attention backbone label_losses packing",
     "methods": "config decoding tasks backbone likelihood",
     "official": "files backbone methods",
@@ -44,8 +44,8 @@ ALLOWED = {
     "plan": "config methods prefixes",
     "checkpointing": "attention",
     "launch": "methods plan",
-    "train": "config decoding files owners tasks backbone methods diagnostics runs plan checkpointing checkpoints launch "
-    "packing prefixes",
+    "train": "config decoding files owners tasks backbone methods diagnostics runs plan checkpointing checkpoints "
+    "launch packing prefixes",
     "dry_run": "tasks backbone label_losses methods plan train",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
@@ -55,7 +55,7 @@ ALLOWED = {
     "pretrain": "files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
     "widgets": "files store scores diagnostics projection exports runs figures",
-    "experiments": "config files owners tasks backbone methods store diagnostics scores projection runs train collect counter "
+    "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect counter "
     "figures",
     "bench": "tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train collect",
 }

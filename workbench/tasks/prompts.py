@@ -26,6 +26,8 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from ..files import placed
+
 FAMILIES = ("qwen3", "qwen2.5", "llama")
 
 
@@ -131,7 +133,7 @@ def load_pack(source: str) -> Pack:
             complaint = next(filter(None, complaints.values()))
             raise ValueError(f"prompt pack {path}: {complaint}; mend the text, or set verify: false")
         verdicts[key] = {block: "own" if complaint else "official" for block, complaint in complaints.items()}
-    return Pack(path, digest, blocks, verdicts)
+    return Pack(placed(path), digest, blocks, verdicts)
 
 
 def fingerprint(text: str) -> Fingerprint:

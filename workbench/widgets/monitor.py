@@ -6,7 +6,6 @@ page, and leaves the notebook free.
 
 import asyncio
 import html
-import json
 import re
 import signal
 import time
@@ -160,11 +159,7 @@ def _named(folder: str | Path | Mapping[str, str | Path]) -> Mapping[str, str | 
 
 def _rows(folder: Path) -> pd.DataFrame:
     """The rows of metrics.jsonl that are whole; the last line may still be being written."""
-    try:
-        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return pd.DataFrame()
-    return pd.DataFrame([json.loads(line) for line in text.split("\n")[:-1]])
+    return runs.read_metrics(folder) if (folder / "metrics.jsonl").exists() else pd.DataFrame()
 
 
 def _last(table: pd.DataFrame) -> int:
@@ -188,7 +183,7 @@ STATES = {  # of a run -> what is said of it
     "stopped": "stopped, its last checkpoint is kept",
     "finished": "finished",
     "failed": "failed",
-    "elsewhere": "watched only: it was not started from a notebook, so it can be stopped only where it was",
+    "elsewhere": "watched only: it was started on another machine or by other means, and can be stopped only there",
 }
 GOES_ON = ("running", "stopping", "elsewhere")
 
@@ -282,8 +277,9 @@ class TrainingMonitor(View):
             return "stopping" if self.state == "stopping" else "running"
         if (self.folder / "result.json").exists():
             return "finished"
-        if (self.folder / "process.json").exists():
-            asked = ended in STOPPED or "stopped after step" in _last_words(self.folder)
+        if (self.folder / "process.json").exists() and not runs.elsewhere(self.folder):
+            asked = ended in STOPPED or runs.ended(self.folder) == "stopped"
+            asked = asked or "stopped after step" in _last_words(self.folder)
             return "stopped" if asked else "failed"
         if (self.folder / "metrics.jsonl").exists():
             return "elsewhere"
