@@ -24,6 +24,7 @@ from .files import written
 
 NAME = "process.json"
 LENGTH = 256  # of the file at least: as long as it was before, one write leaves nothing half-read
+PATIENCE = 4  # tries to lock it
 LOCKLESS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what some networks' disks say
 
 
@@ -115,9 +116,18 @@ def ended(folder: str | Path) -> str | None:
 
 
 def elsewhere(folder: str | Path) -> bool:
-    """Whether a process of another machine trains in `folder`, as far as can be seen from here."""
+    """Whether a process of another machine trains in `folder`: it has not said that it ended, and holds the lock."""
     about = _read(folder)
-    return about is not None and "ended" not in about and about["machine"] != platform.node()
+    if about is None or "ended" in about or about["machine"] == platform.node():
+        return False
+    descriptor = os.open(Path(folder) / NAME, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # locked, or on a disk where one cannot know
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def stop_training(folder: str | Path) -> bool:
@@ -175,12 +185,17 @@ def _write(descriptor: int, about: dict[str, Any]) -> None:
 def _locked(folder: Path) -> int:
     """A descriptor of the folder's process.json, which is made where there is none; locked by us."""
     folder.mkdir(parents=True, exist_ok=True)
+    tries = 0
     while True:
         descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(descriptor)
+            tries += 1
+            if tries < PATIENCE:  # somebody may only be looking
+                time.sleep(0.05)
+                continue
             raise ValueError(_taken(folder)) from error
         except OSError as error:
             if error.errno not in LOCKLESS:

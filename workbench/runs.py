@@ -128,7 +128,7 @@ def start_training(
     refuse(folder)
     if config is None:
         read_config(folder)  # or one sentence: nothing to go on with
-    elif any((folder / name).exists() for name in KEPT):
+    elif begun(folder):
         raise ValueError(f"{folder} holds a run already; go on with it (config=None), or give another folder")
     else:
         write_config(folder, dict(config))
@@ -144,9 +144,14 @@ def start_training(
     return process
 
 
+def begun(folder: str | Path) -> bool:
+    """Whether `folder` holds anything of a run: then it is gone on with, or left alone."""
+    return any((Path(folder) / name).exists() for name in KEPT)
+
+
 def refuse_run(folder: str | Path) -> None:
-    """ValueError, one sentence, where `folder` holds anything of a run."""
-    if any((Path(folder) / name).exists() for name in KEPT):
+    """ValueError, one sentence, where `folder` holds a run."""
+    if begun(folder):
         raise ValueError(f"{folder} holds a run already; resume it, or give another folder")
 
 

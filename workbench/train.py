@@ -56,7 +56,7 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     run = _Run(method, task, config, folder, looked_at, len(plan), checkpoints.origin(method, prompts))
     sharded = run.accelerator.distributed_type == DistributedType.FSDP  # then all must read alike
     method.backbone.prefixes = Prefixes("off" if sharded else config.prefix_cache, config.prefix_cache_gib)
-    if resume and not any((folder / name).exists() for name in ("checkpoint.pt", "metrics.jsonl")):
+    if resume and not runs.begun(folder):
         raise ValueError(f"nothing to resume: no checkpoint at {folder / 'checkpoint.pt'}; train without resume")
     try:
         with owned(folder) if run.main else nullcontext() as owner:

@@ -227,7 +227,7 @@ class TrainingMonitor(View):
         """Start the run, or go on with one that was stopped; nothing where it is running or finished."""
         if self.state not in ("ready", "stopped", "failed"):
             return
-        begun = (self.folder / "metrics.jsonl").exists()
+        begun = runs.begun(self.folder)
         self._trouble = ""
         try:
             again = None if begun else self.config or runs.read_config(self.folder)
