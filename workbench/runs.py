@@ -28,7 +28,7 @@ import yaml
 
 from .config import differences
 from .files import lasting, logged_jsonl, sweep, write_text
-from .owners import note_process, refuse
+from .owners import discard, elsewhere, ended, note_process, refuse, running, stop_training  # noqa: F401  (runs.running ...)
 
 if TYPE_CHECKING:
     from torch import Tensor
