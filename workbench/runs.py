@@ -223,24 +223,25 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
     path = path / "weights.safetensors" if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f"no trained weights at {path}; give the folder of a finished run or its weights.safetensors")
+    advice = "train again, or give another run"
     try:
-        opened = safe_open(path, "pt")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); train again, or give another run") from error
-    with opened as file:
-        metadata = file.metadata() or {}
-        if "workbench" not in metadata:
-            raise ValueError(
-                f"{path} was not written by this workbench (no description in it); give a run's weights.safetensors"
-            )
-        about = json.loads(metadata["workbench"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a reader, not a dict)
-    seal = about.pop("digest", None)  # files of before there were checksums have none, and no other field
-    sound = set(about) <= DESCRIPTION if seal is None else seal == checksum([about, dict(sorted(tensors.items()))])
-    if not sound:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a reader, not a dict)
+    except (SafetensorError, OSError, RuntimeError, AttributeError) as error:  # the last two: dtypes that torch lacks
+        raise ValueError(f"{path} is damaged ({error}); {advice}") from error
+    if "workbench" not in metadata:
         raise ValueError(
-            f"{path} is damaged (its content does not match its checksum); train again, or give another run"
+            f"{path} was not written by this workbench (no description in it); give a run's weights.safetensors"
         )
+    try:
+        about = json.loads(metadata["workbench"])
+        seal = about.pop("digest", None)  # files of before there were checksums have none, and no other field
+        sound = set(about) <= DESCRIPTION if seal is None else seal == checksum([about, dict(sorted(tensors.items()))])
+    except (ValueError, RecursionError, AttributeError):  # no JSON, no object
+        sound = False
+    if not sound:
+        raise ValueError(f"{path} is damaged (its content does not match its checksum); {advice}")
     if backbone is None:
         backbone = Backbone.load(about["backbone"], revision=about.get("revision"))
     config = choose("method", about["method"], METHODS).Config(**about["options"])

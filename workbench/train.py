@@ -243,9 +243,7 @@ class _Run:
     def check_owner(self) -> None:
         """End training, before anything is written, where the folder has been removed or is another's by now."""
         if self.owner is not None and self.owner.lost():
-            raise TrainingFailed(
-                f"{self.folder} was removed, or made anew, while this trained in it; the run ends here"
-            )
+            raise TrainingFailed(f"{self.folder} was removed or made anew while this trained in it; the run ends here")
 
     @torch.no_grad()
     def look(self, number: int) -> dict[str, float]:
