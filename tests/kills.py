@@ -82,8 +82,8 @@ def main(backbone: Path, out: Path, seed: int, kills: int) -> None:
     while done < kills:
         folder = out / f"killed{done}"
         for _ in range(min(rng.randint(1, 3), kills - done)):
-            at = {"call": rng.randint(1, 60)} if rng.random() < 0.6 else {"after": rng.uniform(0, long) + 1e-3}
-            if trained(backbone, folder, **at):
+            by_call, call, after = rng.random() < 0.6, rng.randint(1, 60), rng.uniform(0, long) + 1e-3
+            if trained(backbone, folder, call if by_call else None, None if by_call else after):
                 break
             done += 1
         trained(backbone, folder)

@@ -166,6 +166,7 @@ def logged_jsonl(path: str | Path, fields: tuple[str, ...] = ()) -> Iterator[tup
 
 def _torn(path: Path, count: int) -> bool:
     """Whether the line with this number, of those that are not blank, is the last one and no JSON."""
+    lines: list[str] = []
     try:
         lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         json.loads(lines[-1])

@@ -234,6 +234,7 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
         raise ValueError(
             f"{path} was not written by this workbench (no description in it); give a run's weights.safetensors"
         )
+    about: dict[str, Any] = {}
     try:
         about = json.loads(metadata["workbench"])
         seal = about.pop("digest", None)  # files of before there were checksums have none, and no other field
