@@ -48,7 +48,8 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     folder = Path(folder)
     if not resume:
         runs.refuse_run(folder)
-    refuse(folder, but=os.getpid())
+    if os.environ.get("RANK", "0") == "0":  # the others may come when this one has claimed it for them all
+        refuse(folder, but=os.getpid())
     prompts = [method.render(example, task) for example in task.examples("train", config.examples)]
     looked_at = [method.render(example, task) for example in task.examples("dev", config.probe_examples)]
     plan = make_plan(method, config, len(prompts))
@@ -60,7 +61,7 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
         raise ValueError(f"nothing to resume: no checkpoint at {folder / 'checkpoint.pt'}; train without resume")
     try:
         with owned(folder) if run.main else nullcontext() as owner:
-            if not resume:
+            if owner is not None and not resume:
                 runs.refuse_run(folder)  # one that began and ended since
             run.owner = owner
             return _go(run, plan, prompts, resume)
