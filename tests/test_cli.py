@@ -70,7 +70,7 @@ def test_no_command_prints_what_there_is(capsys):
 
 def test_train_leaves_a_run(trained, capsys, tiny_folder):
     assert {path.name for path in trained.iterdir()} == {
-        *("config.yaml", "metrics.jsonl", "checkpoint.pt", "weights.safetensors", "result.json")
+        *("config.yaml", "metrics.jsonl", "checkpoint.pt", "weights.safetensors", "result.json", "process.json")
     }
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config == {

@@ -22,6 +22,7 @@ ALLOWED = {
     "files": "",
     "config": "files",
     "places": "",
+    "owners": "files",
     "tasks": "config files",
     "decoding": "config",
     "attention": "",
@@ -35,7 +36,7 @@ ALLOWED = {
     "label_losses": "",
     "trial": "attention packing",
     "texts": "",
-    "backbone": "places config attention decoding states thoughts generation prefixes texts trial",
+    "backbone": "places files config attention decoding states thoughts generation prefixes texts trial",
     "likelihood": "attention backbone label_losses packing",
     "methods": "config decoding tasks texts thoughts writing label_losses backbone likelihood",
     "official": "files backbone methods",
@@ -47,13 +48,14 @@ ALLOWED = {
     "scores": "",
     "projection": "files store",
     "exports": "files projection",
-    "runs": "places config files backbone methods",
+    "checkpoints": "files methods",
+    "runs": "places config files owners backbone methods checkpoints",
     "plan": "config methods prefixes",
     "stages": "files methods",
     "checkpointing": "attention",
     "launch": "methods plan stages",
-    "train": "config decoding files tasks backbone methods diagnostics runs plan stages checkpointing launch packing "
-    "prefixes",
+    "train": "config decoding files owners tasks backbone methods diagnostics runs plan stages checkpointing "
+    "checkpoints launch packing prefixes",
     "dry_run": "tasks backbone label_losses methods plan train",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
@@ -65,10 +67,10 @@ ALLOWED = {
     "pretrain": "config files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
     "widgets": "files store within scores diagnostics projection exports runs figures",
-    "experiments": "places config files tasks backbone methods store diagnostics scores projection runs train collect counter "
-    "figures",
-    "bench": "places files tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train "
-    "collect",
+    "experiments": "places config files tasks backbone methods store diagnostics scores projection runs train collect "
+    "counter figures",
+    "bench": "places files tasks decoding packing prefixes generation backbone methods store diagnostics runs plan "
+    "train collect",
 }
 ALLOWED["options"] = "config files decoding tasks methods plan counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything

@@ -69,7 +69,9 @@ def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)
     assert json.loads((tmp_path / "two" / "result.json").read_text())["world_size"] == 2
-    written = "weights 0, checkpoint 3, checkpoint 5, weights 5, checkpoint 6, checkpoint 8, weights 8, weights 8"
+    written = (
+        "weights 0, checkpoint 3, weights 5, checkpoint 5, weights 5, checkpoint 6, weights 8, checkpoint 8, weights 8"
+    )
     # two processes print at once, so that a line may begin behind another
     assert re.findall(r"(?:weights|checkpoint) of step \d+ by process \d", said) == [
         "{} of step {} by process 0".format(*file.split()) for file in written.split(", ")

@@ -176,6 +176,7 @@ def pretrain(given: Namespace) -> None:
 
 
 def train(given: Namespace) -> int:
+    from .runs import command
     from .tasks import load_task
     from .train import TrainingFailed, train
 
@@ -189,7 +190,7 @@ def train(given: Namespace) -> int:
     except TrainingFailed as error:
         print(f"workbench: {error}", file=sys.stderr)
         return 1
-    print(f"trained: {folder}; next: workbench collect --run {folder} --out {folder / 'test.nc'}")
+    print(f"trained: {folder}; next: {command('collect', '--run', folder, '--out', folder / 'test.nc')}")
     return 0
 
 

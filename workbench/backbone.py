@@ -22,6 +22,7 @@ from transformers.utils import logging
 from . import trial
 from .attention import cache_name
 from .decoding import Decoding, named
+from .files import placed
 from .generation import Completion, generate
 from .places import BACKBONES
 from .prefixes import Prefixes
@@ -56,6 +57,11 @@ def pad(rows: Sequence[Tensor], side: Literal["left", "right"]) -> tuple[Tensor,
     stacked = pad_sequence(list(rows), batch_first=True, padding_side=side)
     ones = [torch.ones(len(row), dtype=torch.bool, device=row.device) for row in rows]
     return stacked, pad_sequence(ones, batch_first=True, padding_side=side)
+
+
+def located(name: str) -> str:
+    """A backbone's name as it holds from any folder: the whole path of a local one, a shipped or hub name as it is."""
+    return name if (BACKBONES / name / "config.json").exists() else placed(name)
 
 
 class Backbone(Texts, nn.Module):
@@ -99,6 +105,7 @@ class Backbone(Texts, nn.Module):
         Without `weights` it has their shapes and precision only (device "meta"): enough to count and to plan with,
         whatever its size, and nothing but the configuration and the tokenizer is read.
         """
+        name = located(name)
         shipped = BACKBONES / name
         path = str(shipped) if (shipped / "config.json").exists() else name
         if path == name and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
@@ -111,8 +118,9 @@ class Backbone(Texts, nn.Module):
             config = AutoConfig.from_pretrained(path, revision=revision)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:200]
+            missing = f"there is no folder {Path(name).absolute()}; for a hub id check the name and the network"
             raise ValueError(
-                f"backbone {name!r} could not be loaded ({reason}); check the name and the network"
+                f"backbone {name!r} could not be loaded ({reason}); {'mend it' if Path(name).is_dir() else missing}"
             ) from error
         if type(config) not in AutoModelForCausalLM._model_mapping:  # pyright: ignore[reportAttributeAccessIssue]
             raise ValueError(

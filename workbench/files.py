@@ -4,17 +4,23 @@ What is read may come from anywhere: whatever is wrong with it is one ValueError
 repeats little of what it holds.
 """
 
+import errno
+import glob
 import json
 import math
 import os
+import platform
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 MOST = 100  # characters of the input that a sentence repeats
@@ -24,21 +30,95 @@ KINDS = {  # type -> what a sentence calls it; float is a finite number, whole o
 }  # fmt: skip
 LARGEST_YAML = 1_000_000  # bytes; a configuration has a few hundred, and more would take minutes to read
 EXPANDED = 100_000  # values of a YAML file, those that an alias stands for counted each time
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A temporary path (for a file or folder) that becomes `path` when the block ends well and vanishes otherwise."""
+    """A temporary path (for a file or folder) that becomes `path` when the block ends well and vanishes otherwise.
+
+    OSError, one sentence, where it cannot be written. What a process that was killed has left of the same file goes.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, path.name)
+        temporary = path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def lasting(path: str | Path) -> Iterator[Path]:
+    """As `whole`, for a file whose loss costs hours: on the disk before its name is, and then the name as well."""
+    path = Path(path)
+    with whole(path) as temporary:
         yield temporary
-        os.replace(temporary, path)
+        _sync(temporary)
+    _sync(path.parent)
+
+
+@contextmanager
+def written(path: str | Path) -> Iterator[None]:
+    """An OSError of the block, that of a full disk, say, becomes one that says in a sentence what was not written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a sentence already
+            raise
+        advice = "make room" if error.errno in FULL else "mend that"
+        raise OSError(f"{path} could not be written ({error.strerror}); {advice}, or give another place") from error
+
+
+def sweep(folder: str | Path, name: str = "") -> None:
+    """Remove what killed processes of this machine have left of files they wrote; `name`: of this one only."""
+    for left in Path(folder).glob(f".{glob.escape(name) or '*'}.{_machine()}.*.tmp"):
+        with suppress(FileNotFoundError):
+            if _left(left):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _left(temporary: Path) -> bool:
+    """Whether the process that made it has ended: there is none with its number, or one that began later."""
+    number = temporary.name.split(".")[-2]
+    try:
+        return number.isdecimal() and psutil.Process(int(number)).create_time() > temporary.stat().st_mtime + 1
+    except psutil.NoSuchProcess:
+        return True
+
+
+@cache
+def _machine() -> str:
+    """What tells this machine's processes from those of others that write to the same disk."""
+    return sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def digest(parts: Iterable[str | bytes | memoryview]) -> str:
+    """A checksum of texts and bytes, in order: 32 hexadecimal digits of SHA-256. Where one ends matters, too."""
+    found = sha256()
+    for part in parts:
+        view = memoryview(part.encode() if isinstance(part, str) else part)
+        found.update(f"{view.nbytes} ".encode())
+        found.update(view)
+    return found.hexdigest()[:32]
+
+
+def placed(path: str) -> str:
+    """A path to something that is there, so that it is found from any folder; whatever else it is, as it is."""
+    return os.path.abspath(os.path.expanduser(path)) if path and Path(path).expanduser().exists() else path
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -251,3 +331,24 @@ def numbered_rows(text: str, path: str | Path, fields: Fields = ()) -> Iterator[
 def visible(folder: str | Path, pattern: str) -> list[Path]:
     """What in a folder fits a pattern, sorted, without hidden files: those are other programs' (macOS `._name`)."""
     return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith("."))
+
+
+def logged_jsonl(path: str | Path, fields: Fields = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `numbered_jsonl`, of a file that grows line by line: a last line that is torn is left out.
+
+    It may still be being written, or its process was killed over it, or a lost block has made zeros of it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no file at {shown(path)}; give the path of a JSONL file")
+    found = path.read_bytes().rstrip(b"\0 \t\r\n")
+    before, _, last = found.rpartition(b"\n")
+    try:
+        whole = isinstance(from_json(last.decode()), dict)
+    except ValueError:  # bytes that are no text are one too
+        whole = False
+    try:
+        text = (found if whole else before).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown(path)} is not UTF-8 text; give a JSONL file") from error
+    return numbered_rows(text, path, fields)

@@ -3,7 +3,7 @@
 config.yaml           task, backbone, method and settings: differences from the defaults only
 metrics.jsonl         one row per logged step
 log.txt               what `start_training` runs print
-process.json          which process that is, for whoever wants to know whether it still runs, or to stop it
+process.json          which process trains here, or did: `running`, `stop_training` (see owners.py)
 weights.safetensors   the trained weights, self-describing: its metadata rebuilds the method
 snapshots/            the same after some of the steps, where `snapshot_every` asked for it
 stage0.pt, ...        the prompts a stage trains on, where a method has made its own
@@ -15,7 +15,7 @@ import json
 import os
 import platform
 import re
-import signal
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import psutil
 import yaml
 
 from .config import differences
-from .files import checked, from_json, numbered_rows, quoted, read_json, read_text, read_yaml, shown, whole, write_text
+from .files import checked, from_json, lasting, logged_jsonl, quoted, read_yaml, shown, sweep, write_text
+from .owners import discard, elsewhere, ended, note_process, refuse, running, stop_training  # noqa: F401  (runs.running ...)
 from .places import DATA, INSTALLED
 
 if TYPE_CHECKING:
@@ -48,8 +48,9 @@ SETTINGS = {  # what config.yaml may hold -> its kinds; only the task must be th
 }  # fmt: skip
 DESCRIPTION = {  # the same of what weights say of themselves
     "backbone": str, "method": str, "options": dict, "revision": (str, type(None)),
-    "training_step": (int, type(None)), "stage": (int, type(None)),
+    "training_step": (int, type(None)), "stage": (int, type(None)), "digest": (str, type(None)),
 }  # fmt: skip
+KEPT = ("metrics.jsonl", "checkpoint.pt", "snapshots", "weights.safetensors", "result.json")  # that there is a run
 PACKAGES = ("latent-workbench", "torch", "transformers", "accelerate", "numpy", "scikit-learn", "xarray", "plotly")
 
 
@@ -83,11 +84,16 @@ def provenance() -> dict[str, Any]:
     """What a result file says about where it comes from."""
     program = Path(sys.argv[0]).name
     return {
-        "command": " ".join(["workbench" if program == "__main__.py" else program, *sys.argv[1:]]),
+        "command": shlex.join(["workbench" if program == "__main__.py" else program, *sys.argv[1:]]),
         "commit": commit(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": versions(),
     }
+
+
+def command(*words: str | Path) -> str:
+    """A command of ours as it can be pasted into a shell."""
+    return shlex.join(["workbench", *map(str, words)])
 
 
 def describe_method(method: "LatentMethod") -> dict[str, Any]:
@@ -114,17 +120,16 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return checked(config, SETTINGS, str(path), "give the folder of a run that `workbench train` made")
 
 
-def read_metrics(folder: str | Path, fields: tuple[str, ...] = (), *, growing: bool = False) -> pd.DataFrame:
+def read_metrics(folder: str | Path, fields: tuple[str, ...] = ()) -> pd.DataFrame:
     """metrics.jsonl as a table, a row per logged step; NaN where a row lacks a value.
 
-    fields: what each row must have beside its step. growing: the run may just be writing its last line, which counts
-    once it ends. ValueError, naming the line, where a value is no number (`warnings`, a list of sentences, aside), or
-    where steps do not rise from row to row.
+    fields: what each row must have beside its step. A last line that is torn is not there yet. ValueError, naming the
+    line, where a value is no number (`warnings`, a list of sentences, aside), or where steps do not rise from row to
+    row.
     """
     path = Path(folder) / "metrics.jsonl"
-    text, rows, last = read_text(path, "a run's folder"), [], -1
-    text = text[: text.rfind("\n") + 1] if growing else text
-    for number, row in numbered_rows(text, path, {"step": int, **dict.fromkeys(fields, float)}):
+    rows, last = [], -1
+    for number, row in logged_jsonl(path, {"step": int, **dict.fromkeys(fields, float)}):
         try:
             rows.append(metrics_row(row, last))
         except ValueError as error:
@@ -158,9 +163,10 @@ def start_training(
     (`process.send_signal(signal.SIGINT)`) makes the run finish its step, save and end.
     """
     folder = Path(folder)
+    refuse(folder)
     if config is None:
         read_config(folder)  # or one sentence: nothing to go on with
-    elif (folder / "metrics.jsonl").exists():
+    elif begun(folder):
         raise ValueError(f"{folder} holds a run already; go on with it (config=None), or give another folder")
     else:
         write_config(folder, dict(config))
@@ -176,35 +182,24 @@ def start_training(
     return process
 
 
-def note_process(folder: str | Path, pid: int) -> None:
-    """Write down which process trains in `folder`, for `running` and `stop_training`."""
-    about = {"pid": pid, "began": psutil.Process(pid).create_time(), "machine": platform.node()}
-    write_text(Path(folder) / "process.json", json.dumps(about) + "\n")
+def begun(folder: str | Path) -> bool:
+    """Whether `folder` holds anything of a run: then it is gone on with, or left alone."""
+    return any((Path(folder) / name).exists() for name in KEPT)
 
 
-def running(folder: str | Path) -> int | None:
-    """The id of the process that `start_training` started last in `folder`, None where it has ended.
-
-    It is found by its id and the time it began, so also from another notebook or after a kernel's restart; a run on
-    another machine, or one started on the command line, is not seen.
-    """
-    try:
-        about = checked(read_json(Path(folder) / "process.json"), {"pid": int, "began": float, "machine": str}, "it")
-        if about["machine"] != platform.node() or not 0 < about["pid"] < 2**31:
-            return None
-        process = psutil.Process(about["pid"])
-        same = abs(process.create_time() - about["began"]) < 1
-        return process.pid if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (ValueError, psutil.NoSuchProcess):  # no such file, or one that was not written by `note_process`
-        return None
+def refuse_run(folder: str | Path) -> None:
+    """ValueError, one sentence, where `folder` holds a run."""
+    if begun(folder):
+        raise ValueError(f"{folder} holds a run already; resume it, or give another folder")
 
 
-def stop_training(folder: str | Path) -> bool:
-    """Ask the process that trains in `folder` to finish its step, save and end; False where none does."""
-    pid = running(folder)
-    if pid is not None:
-        os.kill(pid, signal.SIGINT)
-    return pid is not None
+def drop_snapshots(folder: str | Path, behind: int) -> None:
+    """Remove the snapshots of later steps, and what killed processes have left beside them."""
+    place = Path(folder) / "snapshots"
+    for step in snapshot_steps(folder):
+        if step > behind:
+            _snapshot(Path(folder), step).unlink()
+    sweep(place)
 
 
 def save_weights(
@@ -219,17 +214,24 @@ def save_weights(
     `weights`: by name, where the method's own are sharded over processes; None takes its own.
     `snapshot`: among the snapshots of a run, under the method's training step.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
+
+    from .checkpoints import checksum
 
     step = method.training_step
     path = Path(folder) / (f"snapshots/step{step:06d}.safetensors" if snapshot else "weights.safetensors")
     # one entry: of several safetensors writes an order that differs from one time to the next
-    about = json.dumps(describe_method(method) | {"training_step": step, "stage": method.stage})
+    about = describe_method(method) | {"training_step": step, "stage": method.stage}
     if weights is None:
         weights = method.saved()
     tensors = {name: p.detach().cpu().contiguous() for name, p in weights.items()}
-    with whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"workbench": about})
+    about["digest"] = checksum([about, dict(sorted(tensors.items()))])
+    with lasting(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"workbench": json.dumps(about)})
+        except SafetensorError as error:  # of a full disk, say: it wraps what the system said
+            raise OSError(f"{path} could not be written ({error}); make room, or give another place") from error
     return path
 
 
@@ -249,6 +251,7 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
     from safetensors import SafetensorError, safe_open
 
     from .backbone import Backbone
+    from .checkpoints import checksum
     from .config import choose, configured
     from .methods import METHODS, build
 
@@ -271,6 +274,10 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
         )
     try:
         about = checked(from_json(metadata["workbench"]), DESCRIPTION, "it")
+        seal = about.pop("digest", None)  # files of before there were checksums have none, and no other field
+        content = checksum([about, dict(sorted(tensors.items()))])
+        if (set(about) >= set(DESCRIPTION)) if seal is None else seal != content:
+            raise ValueError(f"{path} is damaged (its content does not match its checksum); {advice}")
         config = configured(choose("method", about["method"], METHODS).Config, about["options"])
     except ValueError as error:
         raise ValueError(f"{path} describes itself wrongly ({shown(error, 300)}); {advice}") from error

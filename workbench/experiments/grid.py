@@ -30,7 +30,7 @@ from ..collect import collect
 from ..config import choose
 from ..files import checked, read_json, shown, write_json
 from ..methods import METHODS, LatentMethod, build
-from ..runs import load_method
+from ..runs import begun, load_method
 from ..tasks import Split, Task, load_task
 from ..train import TrainConfig, train
 
@@ -327,6 +327,5 @@ def _method(setting: Setting, cell: Cell, task: Task, folder: Path) -> LatentMet
     options = choose("method", cell.method, METHODS).Config(**cell.options)
     method = build(cell.method, backbone, options, seed=cell.seed)
     if cell.training is not None:
-        resume = (folder / "metrics.jsonl").exists()
-        train(method, task, replace(cell.training, seed=cell.seed), folder, resume=resume)
+        train(method, task, replace(cell.training, seed=cell.seed), folder, resume=begun(folder))
     return method

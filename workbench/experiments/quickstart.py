@@ -5,7 +5,6 @@ thoughts given to another question, and on the base domain. Both trained arms se
 the learning rate of each is the best of three on the dev split. Nothing is chosen on the test split here.
 """
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from ..diagnostics import describe
 from ..files import write_json
 from ..places import INSTALLED
 from ..projection import project
-from ..runs import provenance, read_metrics
+from ..runs import discard, provenance, read_metrics
 from ..scores import accuracy, accuracy_table, compare
 from ..train import TrainConfig
 from .grid import Answers, Cell, Done, Setting, run_cells
@@ -64,7 +63,7 @@ def quickstart(
     """
     out, started, console = Path(out), time.time(), Console()
     if (out / "result.json").exists():
-        shutil.rmtree(out / "cells", ignore_errors=True)
+        discard(out / "cells")
         (out / "result.json").unlink()
     setting = Setting(backbone=backbone, task="arith-shift", seeds=[seed], questions=questions)
     cells = [Cell(arm.method, seed, {}, arm.training, {"arm": name}, arm.stores) for name, arm in arms.items()]

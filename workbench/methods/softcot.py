@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..backbone import Backbone, pad
+from ..backbone import Backbone, located, pad
 from ..config import allowed, bounded
 from ..tasks import Example, Task
 from .assistant import load_assistant, read
@@ -66,6 +66,8 @@ class SoftCoTConfig:
     def __post_init__(self) -> None:
         allowed(self)
         bounded(self, thoughts=(1, 1024), noise=(0, 1e6))
+        if self.assistant:
+            object.__setattr__(self, "assistant", located(self.assistant))  # a run is used from other folders, too
 
     @classmethod
     def reference(cls, thoughts: int = 32) -> "SoftCoTConfig":

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal, TypeVar, get_args, overload
 
+from ..files import placed
 from .prompts import Pack, load_pack
 
 Split = Literal["train", "dev", "test"]
@@ -140,6 +141,9 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
         "date_understanding": date_understanding.task,
         "date_understanding-all": date_understanding.whole,
     }
+    made = {"arith": arith.DIFFICULTIES, "arith-shift": arith.DIFFICULTIES, "prosqa": prosqa.DIFFICULTIES}
+    if source is not None and source not in made.get(name, ()):
+        source = placed(source)  # what a run remembers is found from any folder
     task = choose("task", name, tasks)(source)
     if prompts is not None:
         task = replace(task, prompts=load_pack(prompts).about(name))

@@ -24,7 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..files import quoted, read_yaml, shown
+from ..files import placed, quoted, read_yaml, shown
 
 FAMILIES = ("qwen3", "qwen2.5", "llama")
 
@@ -131,7 +131,7 @@ def load_pack(source: str) -> Pack:
             complaint = next(filter(None, complaints.values()))
             raise ValueError(f"prompt pack {path}: {complaint}; mend the text, or set verify: false")
         verdicts[key] = {block: "own" if complaint else "official" for block, complaint in complaints.items()}
-    return Pack(path, digest, blocks, verdicts)
+    return Pack(placed(path), digest, blocks, verdicts)
 
 
 def fingerprint(text: str) -> Fingerprint:

@@ -161,7 +161,7 @@ def _rows(folder: Path) -> pd.DataFrame:
     """The rows of metrics.jsonl that are whole; the last line may still be being written."""
     if not (folder / "metrics.jsonl").exists():
         return pd.DataFrame()
-    return runs.read_metrics(folder, ("seconds", "loss"), growing=True)
+    return runs.read_metrics(folder, ("seconds", "loss"))
 
 
 def _last(table: pd.DataFrame) -> int:
@@ -185,7 +185,7 @@ STATES = {  # of a run -> what is said of it
     "stopped": "stopped, its last checkpoint is kept",
     "finished": "finished",
     "failed": "failed",
-    "elsewhere": "watched only: it was not started from a notebook, so it can be stopped only where it was",
+    "elsewhere": "watched only: it was started on another machine or by other means, and can be stopped only there",
 }
 GOES_ON = ("running", "stopping", "elsewhere")
 
@@ -229,7 +229,7 @@ class TrainingMonitor(View):
         """Start the run, or go on with one that was stopped; nothing where it is running or finished."""
         if self.state not in ("ready", "stopped", "failed"):
             return
-        begun = (self.folder / "metrics.jsonl").exists()
+        begun = runs.begun(self.folder)
         self._trouble = ""
         try:
             again = None if begun else self.config or runs.read_config(self.folder)
@@ -287,8 +287,9 @@ class TrainingMonitor(View):
             return "stopping" if self.state == "stopping" else "running"
         if (self.folder / "result.json").exists():
             return "finished"
-        if (self.folder / "process.json").exists():
-            asked = ended in STOPPED or "stopped after step" in _last_words(self.folder)
+        if (self.folder / "process.json").exists() and not runs.elsewhere(self.folder):
+            asked = ended in STOPPED or runs.ended(self.folder) == "stopped"
+            asked = asked or "stopped after step" in _last_words(self.folder)
             return "stopped" if asked else "failed"
         if (self.folder / "metrics.jsonl").exists():
             return "elsewhere"
