@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from workbench.backbone import Decoding
 from workbench.changes import shuffled
 from workbench.collect import collect
 from workbench.methods import METHODS, Stage, Thoughts, build
