@@ -1,4 +1,4 @@
-"""A collection that was stopped goes on where it was, however it was stopped, and comes to the very same store."""
+"""A collection that was stopped goes on from what it had; what can be refused is refused before the first answer."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ from workbench.asking import NothingDiffers
 from workbench.backbone import Decoding
 from workbench.collect import collect
 from workbench.counter import counter
-from workbench.methods import METHODS, build
+from workbench.methods import build
 from workbench.methods.baselines import CoT
 from workbench.methods.coconut import CoconutConfig
 from workbench.methods.soft_thinking import SoftThinkingConfig
@@ -27,6 +27,7 @@ from workbench.tasks import Example, load_task
 TASK = load_task("arith")
 SAMPLED = Decoding(3, temperature=1.0)
 SHORT = {"soft-thinking": SoftThinkingConfig(max_thoughts=3), "coconut": CoconutConfig()}
+METHODS = ["coconut", "cot", "direct", "lta-thinker", "soft-prompt", "soft-thinking", "softcot", "softcot-pp"]
 TASKS = ("arith", "arith-shift", "gsm8k", "gsm8k-socratic", "math500", "aqua", "prosqa", "strategyqa",
          "date_understanding", "date_understanding-all")  # fmt: skip
 
@@ -130,9 +131,8 @@ def test_a_damaged_record_is_answered_again(tiny, tmp_path, monkeypatch):
     path.write_bytes(kept[:-100] + bytes([kept[-100] ^ 1]) + kept[-99:])
     found = collect(method, TASK, examples, decoding=SAMPLED, batch_size=2, out=out)
     assert same(found, collect(method, TASK, examples, decoding=SAMPLED, batch_size=2))
-    path.write_bytes(bytes([kept[30] ^ 1]) * len(kept))
     path.write_bytes(kept[:40] + bytes([kept[40] ^ 1]) + kept[41:])
-    with pytest.raises(ValueError, match=r"another collection|damaged at its beginning: delete it"):
+    with pytest.raises(ValueError, match="damaged at its beginning: delete it"):
         collect(method, TASK, examples, decoding=SAMPLED, batch_size=2, out=out)
 
 
@@ -267,7 +267,7 @@ def test_the_split_is_the_one_that_the_examples_were_given_as(tiny):
     assert collect(method, task, own, split="mine", decoding=Decoding(1)).attrs["split"] == "mine"
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", METHODS)
 def test_every_task_survives_save_and_load(name, tiny, tmp_path):
     """With worked steps and without, with words read in the thoughts, whatever the method keeps."""
     method = build(name, tiny(), SHORT.get(name))

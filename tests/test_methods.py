@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from workbench.backbone import Backbone, Completion
+from workbench.backbone import Backbone, Completion, Decoding
 from workbench.changes import shuffled
 from workbench.collect import collect
 from workbench.methods import METHODS, Stage, Thoughts, build

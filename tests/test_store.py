@@ -223,7 +223,7 @@ DAMAGE = {
 def test_a_damaged_file_is_named_whatever_is_damaged(kind, tmp_path):
     path = store.save(synthetic_store(4), tmp_path / "a.nc")
     whole = path.read_bytes()
-    for at in np.random.default_rng(0).integers(0, len(whole) - 600, 40).tolist():
+    for at in np.random.default_rng(0).integers(0, len(whole) - 600, 10).tolist():
         path.write_bytes(DAMAGE[kind](whole, at))
         if path.read_bytes() == whole:  # zeros where zeros were
             continue
@@ -243,7 +243,7 @@ def test_files_without_a_checksum_are_read_and_named_where_that_fails(tmp_path):
     path.write_bytes(content[: content.index(store_files.SEAL)])
     xr.testing.assert_identical(store.load(path), given)
     plain, said = path.read_bytes(), []
-    for at in range(48, 1600, 97):  # names and types stand there
+    for at in range(48, 1600, 311):  # names and types stand there
         path.write_bytes(plain[:at] + bytes(24) + plain[at + 24 :])
         try:
             store.load(path)

@@ -253,6 +253,7 @@ def _read(path: Path, *, lazy: bool) -> xr.Dataset:
     if lazy and "thought" in dataset:  # a task for each compressed block takes longer than to read it
         count = LAZY * dataset.sizes["example"] // max(1, dataset["thought"].nbytes)
         dataset = dataset.assign(thought=dataset["thought"].chunk({"example": max(1, count)}))
+    dataset = dataset.set_coords([name for name in dataset.data_vars if str(name).startswith("label_")])  # see `write`
     for name, array in dataset.items():  # earlier versions wrote text of which there is none as numbers
         kind = VARIABLES.get(str(name))
         if kind and kind.dtype == "text" and array.size == 0 and array.dtype.kind == "f":

@@ -9,6 +9,7 @@ full and may hang where bytes are damaged: a file is made in memory, and no byte
 import glob
 import os
 import struct
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -59,7 +60,9 @@ def refused(path: str | Path, error: Exception) -> OSError:
 
 def write(dataset: xr.Dataset, encoding: Mapping[str, Any], path: Path) -> None:
     """Write a sealed file, whole or not at all; while it is written it takes its own size of memory."""
-    content = memoryview(dataset.to_netcdf(engine="h5netcdf", encoding=dict(encoding)))
+    with warnings.catch_warnings():  # labels with a space in their names are no coordinates in a file: `load` knows
+        warnings.filterwarnings("ignore", "coordinate .* has a space in its name", xr.SerializationWarning)
+        content = memoryview(dataset.to_netcdf(engine="h5netcdf", encoding=dict(encoding)))
     try:
         with whole(path) as partial, open(partial, "wb") as file:
             file.write(content)
