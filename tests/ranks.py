@@ -1,8 +1,8 @@
 """One process of several, started by torchrun in test_train_ranks.py: `ranks.py BACKBONE OUT ORDERS`.
 
-Orders (JSON): "settings" of TrainConfig; "method", mean-read unless given; "pause", seconds per step, so that there is a middle to interrupt;
-"stop", a step at which the last process alone gets a Ctrl-C, after which all of them resume. Each checkpoint is a line
-on stdout, and so are each file of weights and what was sharded.
+Orders (JSON): "settings" of TrainConfig; "method", mean-read unless given; "pause", seconds per step, so that there is
+a middle to interrupt; "stop", a step at which the last process alone gets a Ctrl-C, and then all resume. Each
+checkpoint is a line on stdout, and so are each file of weights and what was sharded.
 """
 
 import json

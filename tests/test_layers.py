@@ -45,12 +45,13 @@ ALLOWED = {
     "exports": "files projection",
     "runs": "config files backbone methods",
     "plan": "config methods prefixes",
+    "optimizers": "plan",
     "stages": "files methods",
     "checkpointing": "attention",
     "launch": "methods plan stages",
-    "train": "config decoding files tasks backbone methods diagnostics runs plan stages checkpointing launch packing "
-    "prefixes",
-    "dry_run": "tasks backbone label_losses methods plan train",
+    "train": "config decoding files tasks backbone methods diagnostics runs plan optimizers stages checkpointing "
+    "launch packing prefixes",
+    "dry_run": "tasks backbone label_losses methods plan optimizers",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
     "collect": "tasks thoughts backbone methods store runs changes lens",
