@@ -1,8 +1,8 @@
 """One process of several, started by torchrun in test_train_ranks.py: `ranks.py BACKBONE OUT ORDERS`.
 
-Orders (JSON): "settings" of TrainConfig; "pause", seconds per step, so that there is a middle to interrupt;
-"stop", a step at which the last process alone gets a Ctrl-C, after which all of them resume. Each checkpoint is a line
-on stdout, and so are each file of weights, the seed of each step and what was sharded.
+Orders (JSON): "settings" of TrainConfig; "method", mean-read unless given; "pause", seconds per step, so that there is
+a middle to interrupt; "stop", a step at which the last process alone gets a Ctrl-C, and then all resume. Each
+checkpoint is a line on stdout, and so are each file of weights, the seed of each step and what was sharded.
 """
 
 import json
@@ -16,6 +16,7 @@ import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 from mean_read import MeanRead
+from staged import Staged
 from torch.distributed.fsdp import FSDPModule
 
 from workbench import launch, runs, train  # noqa: F401  (the module behind `loop`)
@@ -23,6 +24,7 @@ from workbench.backbone import Backbone
 from workbench.plan import TrainConfig
 from workbench.tasks import load_task
 
+MAKE = {"mean-read": MeanRead, "staged": Staged}
 loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
 
 
@@ -57,14 +59,15 @@ def main(path: str, folder: Path, orders: dict) -> None:
         return write(method, *given, **named)
 
     loop._Run.step, torch.save, runs.save_weights = step, told, wrote
-    config, task, method = TrainConfig(**orders["settings"]), load_task("arith-shift"), MeanRead(Backbone.load(path))
+    make = MAKE[orders.get("method", "mean-read")]
+    config, task, method = TrainConfig(**orders["settings"]), load_task("arith-shift"), make(Backbone.load(path))
     try:
         loop.train(method, task, config, folder)
     except KeyboardInterrupt as interrupted:
         print(interrupted, flush=True)
         if stop is None:
             sys.exit(130)
-        stop, method = None, MeanRead(Backbone.load(path))
+        stop, method = None, make(Backbone.load(path))
         loop.train(method, task, config, folder, resume=True)
     print(*(type(module).__name__ for module in method.modules() if isinstance(module, FSDPModule)), flush=True)
     torch.distributed.destroy_process_group()

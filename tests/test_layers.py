@@ -51,12 +51,13 @@ ALLOWED = {
     "checkpoints": "files methods",
     "runs": "places config files owners backbone methods checkpoints",
     "plan": "config methods prefixes",
+    "optimizers": "plan",
     "stages": "files methods",
     "checkpointing": "attention",
     "launch": "methods plan stages",
-    "train": "config decoding files owners tasks backbone methods diagnostics runs plan stages checkpointing "
+    "train": "config decoding files owners tasks backbone methods diagnostics runs plan optimizers stages checkpointing "
     "checkpoints launch packing prefixes",
-    "dry_run": "tasks backbone label_losses methods plan train",
+    "dry_run": "tasks backbone label_losses methods plan optimizers",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
     "asking": "backbone methods store changes tasks",

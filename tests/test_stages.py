@@ -112,6 +112,7 @@ def test_what_a_method_says_is_saved_is_saved_and_loaded(tiny, tiny_folder, tmp_
 
         def __init__(self, backbone, config=None):
             super().__init__(backbone)
+            del self.name  # that of the class
 
     try:
         method = Registered(tiny())
@@ -161,4 +162,4 @@ def test_stages_may_share_a_schedule_and_shape_it(tiny):
     curve = [schedule(k, 6, 0.25, "cosine") for k in range(6)]
     rates = [*curve[:4], *(0.1 * rate for rate in curve[4:]), 1.0, 1.0]
     assert [step.rate for step in plan] == pytest.approx(rates)
-    assert curve == pytest.approx([0.5, 1.0, 0.8535534, 0.5, 0.1464466, 0.0380602], abs=0.06)
+    assert curve == pytest.approx([0.5, 1.0, 1.0, 0.8535534, 0.5, 0.1464466])

@@ -17,6 +17,7 @@ from accelerate import FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 from mean_read import EXACT, SHORT, MeanRead, rows, run
 from safetensors.torch import load_file
+from staged import Staged
 
 from workbench.__main__ import main
 from workbench.backbone import Backbone
@@ -84,6 +85,18 @@ def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
     assert "training mean-read on" in said
     assert ", 8 steps, 2 processes (cpu)" in said
     assert (said.count("FSDPQwen3DecoderLayer"), said.count("FSDPMeanRead")) == ((4, 2) if environment else (0, 0))
+
+
+@pytest.mark.parametrize("environment", [{}, SHARDED], ids=["whole", "sharded"])
+def test_stages_of_two_processes_are_those_of_one(tiny, tiny_folder, tmp_path, environment):
+    """What rests, prompts that a stage makes, a mean over tokens; stopped in the second stage and gone on."""
+    settings = {**TRAINS, "save_every": 100}
+    train(Staged(tiny()), load_task("arith-shift"), TrainConfig(**settings), tmp_path / "one")
+    orders = {"settings": settings, "method": "staged", "stop": 6}
+    said = finished(start(tiny_folder(), tmp_path / "two", orders, environment))
+    assert said.count("stopped after step 6 of 12") == 2
+    assert_same_runs(tmp_path / "one", tmp_path / "two")
+    assert len(rows(tmp_path / "two")) == 12
 
 
 @pytest.mark.slow

@@ -38,9 +38,9 @@ from torch import Tensor
 from .backbone import Backbone
 from .label_losses import PIECE, is_plain
 from .methods import LatentMethod, Prompt
+from .optimizers import make_optimizers
 from .plan import Step, TrainConfig, batches, cut, make_plan, probes, saves
 from .tasks import Task
-from .train import make_optimizers
 
 
 @dataclass(frozen=True)

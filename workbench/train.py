@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 import torch
 from accelerate.utils import DistributedType
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from . import checkpoints, runs, stages
@@ -31,6 +32,7 @@ from .files import logged_jsonl, sweep, write_json, written
 from .launch import alike, gathered, gathered_module, launched, told
 from .methods import LatentMethod, Prompt
 from .methods.base import prepared
+from .optimizers import make_optimizers
 from .owners import Owner, owned, refuse
 from .packing import compiled
 from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
@@ -267,7 +269,6 @@ class _Run:
         row["lr"] = self.optimizers[0].param_groups[0]["lr"]
         if probes(step.number, self.steps, self.config):
             row |= {f"probe_{name}": value for name, value in self.look(step.number).items()}
-            row |= {"probe_accuracy": self.accuracy()} if self.config.probe_answers else {}
         said = [sentence for sentence, flag in raw["warnings"].items() if bool(flag)]
         said += [self.method.backbone.prefixes.said] if self.method.backbone.prefixes.said else []
         if said:
@@ -298,33 +299,36 @@ class _Run:
 
     @torch.no_grad()
     def look(self, number: int) -> dict[str, float]:
-        """Spread and rank of the probe set's thoughts, so that collapse is seen while it happens."""
+        """Spread and rank of the probe set's thoughts, so that collapse is seen while it happens, and its accuracy.
+
+        Thoughts are those before the answers; where there are none, those within the answers that are asked for.
+        """
         self.method.eval()
+        asked, decoding = self.probes[: self.config.probe_answers], Decoding(max_new_tokens=self.task.answer_tokens)
+        written = []
         with gathered_module(self.model):
             thoughts = self.method.think(self.probes)
-            vectors, mask = (
-                thoughts.vectors[:, 0].float().cpu().clone(),
-                thoughts.mask[:, 0].cpu(),
-            )  # not views of weights
-        if not bool(vectors[mask].isfinite().all()):
+            own = [(v.float().cpu().clone(), m.cpu()) for v, m in zip(thoughts.vectors, thoughts.mask, strict=True)]
+            if asked:
+                before = self.method.think(asked)
+                answers = self.method.answer(asked, before, decoding, seed=self.config.seed)
+                written = [found for ((found,),) in answers]  # one path, one answer
+        vectors = [v[0][m[0]] for v, m in own]  # clones: they may be a view of weights
+        if not any(map(len, vectors)):
+            vectors = [c.thoughts.vectors[0, 0].float() for c in written if c.thoughts is not None]
+        if not all(bool(one.isfinite().all()) for one in vectors):
             self.fail("thoughts of the probe set are no longer finite", number)
-        if not bool((mask.sum(0) > 1).any()):
-            return {}  # nothing that two questions have
-        return probe(vectors.numpy(), mask.numpy())
-
-    @torch.no_grad()
-    def accuracy(self) -> float:
-        """The share of the first `probe_answers` questions of the probe set that are answered rightly, greedily."""
-        self.method.eval()
-        asked = self.probes[: self.config.probe_answers]
-        with gathered_module(self.model):
-            decoding = Decoding(max_new_tokens=self.task.answer_tokens)
-            written = self.method.answer(asked, self.method.think(asked), decoding, seed=self.config.seed)
-        right = 0
-        for prompt, ((found,),) in zip(asked, written, strict=True):  # one path, one answer
-            read = self.task.read(found.text, prompt.begun)
-            right += read is not None and self.task.same(read, prompt.example.answer)
-        return right / len(asked)
+        counts = [len(one) for one in vectors]
+        found = {}
+        if len(counts) > 1 and sorted(counts)[-2]:  # two questions have something in common
+            mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+            found = probe(pad_sequence(vectors, batch_first=True).numpy(), mask.numpy())
+        if written:
+            read = [
+                (self.task.read(c.text, p.begun), p.example.answer) for c, p in zip(written, asked, strict=True)
+            ]
+            found["accuracy"] = sum(r is not None and self.task.same(r, gold) for r, gold in read) / len(read)
+        return found
 
     def save(self, done: int) -> None:
         """Everything needed to go on exactly here, as one file that is whole or absent."""
@@ -401,29 +405,6 @@ class _Run:
             }
             write_json(self.folder / "result.json", self.setup | result | runs.provenance())
         self.accelerator.wait_for_everyone()
-
-
-def make_optimizers(method: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or Muon on the matrices of layers and AdamW on the rest; groups carry their peak rate."""
-    tables = {id(p) for module in method.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
-    named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-    matrices = [p for name, p in named if p.ndim == 2 and name.endswith("weight") and id(p) not in tables]
-    if config.optimizer == "adamw" or not matrices:
-        lr = config.lr if config.optimizer == "adamw" else config.adamw_lr
-        group = {"params": [p for _, p in named], "peak": lr}
-        return [torch.optim.AdamW([group], lr=lr, weight_decay=config.weight_decay)]
-    chosen = {id(p) for p in matrices}
-    rest = [p for _, p in named if id(p) not in chosen]
-    muon = torch.optim.Muon(
-        [{"params": matrices, "peak": config.lr}],
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="original",
-    )
-    adamw = torch.optim.AdamW(
-        [{"params": rest, "peak": config.adamw_lr}], lr=config.adamw_lr, weight_decay=config.weight_decay
-    )
-    return [muon, adamw] if rest else [muon]
 
 
 @contextmanager
