@@ -55,8 +55,8 @@ ALLOWED = {
     "stages": "files methods",
     "checkpointing": "attention",
     "launch": "methods plan stages",
-    "train": "config decoding files owners tasks backbone methods diagnostics runs plan optimizers stages checkpointing "
-    "checkpoints launch packing prefixes",
+    "train": "config decoding files owners tasks backbone methods diagnostics runs plan optimizers stages "
+    "checkpointing checkpoints launch packing prefixes",
     "dry_run": "tasks backbone label_losses methods plan optimizers",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
