@@ -16,7 +16,8 @@ from jaxtyping import install_import_hook
 
 # Shapes and types of every function of these modules are checked whenever a test calls it.
 install_import_hook(
-    ["workbench.backbone", "workbench.decoding", "workbench.methods", "workbench.thoughts"], "beartype.beartype"
+    ["workbench.backbone.model", "workbench.backbone.decoding", "workbench.backbone.thoughts", "workbench.methods"],
+    "beartype.beartype",
 )
 
 import torch
@@ -32,7 +33,7 @@ from transformers import (
 from transformers.utils import logging
 
 from workbench.backbone import Backbone
-from workbench.pretrain import make_tokenizer
+from workbench.experiments.pretrain import make_tokenizer
 
 torch.set_num_threads(1)
 logging.disable_progress_bar()
@@ -51,6 +52,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.get_closest_marker(name) for name in ("slow", "xdist_group")):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True)
 def warnings_of_our_own_are_errors() -> Iterator[None]:
     """Also where the warning names a frame of torch that only handed our call on."""

@@ -20,7 +20,7 @@ from mean_read import SHORT, MeanRead, rows
 from workbench import runs
 from workbench.backbone import Backbone
 from workbench.tasks import load_task
-from workbench.train import train
+from workbench.training.loop import train
 
 CONFIG = replace(SHORT, examples=12, epochs=2, batch_size=4, save_every=2, snapshot_every=3, probe_every=100)
 CALLS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate"}

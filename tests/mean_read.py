@@ -11,7 +11,7 @@ from workbench.backbone import Backbone
 from workbench.files import read_jsonl
 from workbench.methods import LatentMethod, Prompt, Thoughts
 from workbench.tasks import load_task
-from workbench.train import TrainConfig, train
+from workbench.training.loop import TrainConfig, train
 
 SHORT = TrainConfig(examples=40, epochs=2, batch_size=8, probe_every=4, probe_examples=8, save_every=4)
 # Four batches in an epoch, the last of one example. AdamW, because Muon orthogonalises in bfloat16: where the gradient

@@ -28,42 +28,42 @@ class Fault(NamedTuple):
 
 FAULTS = (
     Fault(
-        "a shuffle may leave a question its own thoughts", "workbench/changes.py",
+        "a shuffle may leave a question its own thoughts", "workbench/evidence/changes.py",
         "taken = dict(zip(order, [*order[1:], order[0]], strict=True))",
         "taken = dict(zip(sorted(order), order, strict=True))", "tests/test_changes.py",
     ),
     Fault(
-        "all questions get one noise", "workbench/changes.py",
+        "all questions get one noise", "workbench/evidence/changes.py",
         "manual_seed(place)", "manual_seed(0)", "tests/test_changes.py",
     ),
     Fault(
-        "an averaged thought counts padding", "workbench/changes.py",
+        "an averaged thought counts padding", "workbench/evidence/changes.py",
         "count[: t.vectors.shape[2]] += there.sum((0, 1))", "count += len(t.mask) * t.mask.shape[1]",
         "tests/test_changes.py",
     ),
     Fault(
-        "all ranks draw one noise", "workbench/train.py",
+        "all ranks draw one noise", "workbench/training/loop.py",
         "step.number * world + rank)", "step.number * world)", "tests/test_train_ranks.py",
     ),
     Fault(
-        "every step draws the same noise", "workbench/train.py",
+        "every step draws the same noise", "workbench/training/loop.py",
         "torch.manual_seed(self.config.seed * 1_000_003 + step.number * world + rank)",
         "torch.manual_seed(self.config.seed * 1_000_003 + rank)", "tests/test_train_ranks.py",
     ),
     Fault(
-        "optimisers do not forget", "workbench/train.py",
+        "optimisers do not forget", "workbench/training/loop.py",
         "optimizer.state.clear()", "pass", "tests/test_coconut_training.py",
     ),
     Fault(
-        "the learning rate does not fall", "workbench/plan.py",
+        "the learning rate does not fall", "workbench/training/plan.py",
         "(steps - step) / max(1, steps - rise)", "1.0", "tests/test_train.py",
     ),
     Fault(
-        "an epoch's order is that of the epoch before", "workbench/plan.py",
+        "an epoch's order is that of the epoch before", "workbench/training/plan.py",
         'random.Random(f"{config.seed} {epoch}")', "random.Random(config.seed)", "tests/test_train.py",
     ),
     Fault(
-        "ranks share an example", "workbench/plan.py",
+        "ranks share an example", "workbench/training/plan.py",
         "batch[len(batch) * rank // world : len(batch) * (rank + 1) // world]",
         "batch[len(batch) * rank // world : len(batch) * (rank + 1) // world + 1]", "tests/test_train.py",
     ),
@@ -72,27 +72,27 @@ FAULTS = (
         "lora_alpha=alpha,", "lora_alpha=rank,", "tests/test_coconut_training.py",
     ),
     Fault(
-        "packed rows see what comes after them", "workbench/packing.py",
+        "packed rows see what comes after them", "workbench/backbone/packing.py",
         ".tril()", "", "tests/test_packing.py",
     ),
     Fault(
-        "packed rows look at what is not there", "workbench/packing.py",
+        "packed rows look at what is not there", "workbench/backbone/packing.py",
         "own &= there | torch.eye", "own &= torch.ones_like(there) | torch.eye", "tests/test_packing.py",
     ),
     Fault(
-        "label losses have half their gradient", "workbench/label_losses.py",
+        "label losses have half their gradient", "workbench/backbone/label_losses.py",
         "wanted] -= 1", "wanted] -= 0.5", "tests/test_label_losses.py",
     ),
     Fault(
-        "temperature is ignored in sampling", "workbench/decoding.py",
+        "temperature is ignored in sampling", "workbench/backbone/decoding.py",
         "(logits / decoding.temperature).softmax(-1)", "logits.softmax(-1)", "tests/test_decoding.py",
     ),
     Fault(
-        "of equally likely words the later one counts", "workbench/decoding.py",
+        "of equally likely words the later one counts", "workbench/backbone/decoding.py",
         "torch.arange(size - 1, -1, -1,", "torch.arange(0, size,", "tests/test_decoding.py",
     ),
     Fault(
-        "the nucleus drops the word that crosses top_p", "workbench/decoding.py",
+        "the nucleus drops the word that crosses top_p", "workbench/backbone/decoding.py",
         "((total - probability) < mass)", "(total < mass)", "tests/test_decoding.py",
     ),
     Fault(
@@ -125,34 +125,34 @@ FAULTS = (
         "tests/test_coconut.py",
     ),
     Fault(
-        "spread counts the mean as variance", "workbench/diagnostics/cloud.py",
+        "spread counts the mean as variance", "workbench/analysis/diagnostics/cloud.py",
         "return samples(vectors).var(axis=0)", "return np.square(samples(vectors)).mean(axis=0)",
         "tests/test_diagnostics_cloud.py",
     ),
     Fault(
-        "Gaussian KL leaves the means out", "workbench/diagnostics/divergences.py",
+        "Gaussian KL leaves the means out", "workbench/analysis/diagnostics/divergences.py",
         "gaussian_kl_moments(np.zeros_like(shift), cov_p, shift, cov_q)",
         "gaussian_kl_moments(np.zeros_like(shift), cov_p, 0 * shift, cov_q)", "tests/test_diagnostics_divergences.py",
     ),
     Fault(
-        "the verdict does not see merged slots", "workbench/diagnostics/verdict.py",
+        "the verdict does not see merged slots", "workbench/analysis/diagnostics/verdict.py",
         "if cosine > lines.merged_cosine:", "if cosine > 2:", "tests/test_diagnostics.py",
     ),
     Fault(
-        "pass@k is that of one draw", "workbench/scores.py",
+        "pass@k is that of one draw", "workbench/analysis/scores.py",
         "np.maximum(1 - k / np.arange(n, 0, -1), 0)", "np.maximum(1 - 1 / np.arange(n, 0, -1), 0)",
         "tests/test_scores.py",
     ),
     Fault(
-        "answers that could not be read vote", "workbench/scores.py",
+        "answers that could not be read vote", "workbench/analysis/scores.py",
         "        if prediction:\n            known", "        if True:\n            known", "tests/test_scores.py",
     ),
     Fault(
-        "the interval of a mean takes draws for examples", "workbench/scores.py",
+        "the interval of a mean takes draws for examples", "workbench/analysis/scores.py",
         "min(n * mean * (1 - mean) / variance, n * answers)", "n * answers", "tests/test_scores.py",
     ),
     Fault(
-        "the draws of a question share their chance", "workbench/decoding.py",
+        "the draws of a question share their chance", "workbench/backbone/decoding.py",
         "(seed * 1_000_003 + draw) % 2**63", "seed % 2**63", "tests/test_decoding.py",
     ),
 )  # fmt: skip

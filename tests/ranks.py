@@ -21,11 +21,11 @@ from torch.distributed.fsdp import FSDPModule
 
 from workbench import launch, runs, train  # noqa: F401  (the module behind `loop`)
 from workbench.backbone import Backbone
-from workbench.plan import TrainConfig
 from workbench.tasks import load_task
+from workbench.training.plan import TrainConfig
 
 MAKE = {"mean-read": MeanRead, "staged": Staged}
-loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
+loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 
 
 class ShardsOnCPU(Accelerator):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workbench.changes import PLAIN, WITH_AMOUNT, change_named
+from workbench.evidence.changes import PLAIN, WITH_AMOUNT, change_named
 from workbench.methods import Thoughts
 
 

@@ -7,10 +7,10 @@ from saved import saved_bytes
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from workbench.checkpointing import checkpointed
-from workbench.plan import TrainConfig
+from workbench.backbone.checkpointing import checkpointed
 from workbench.tasks import load_task
-from workbench.train import train
+from workbench.training.loop import train
+from workbench.training.plan import TrainConfig
 
 FAMILIES = ("qwen3", "llama", "gpt2")
 

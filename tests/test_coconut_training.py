@@ -16,12 +16,12 @@ from workbench.backbone import Backbone, Decoding
 from workbench.methods.base import Stage
 from workbench.methods.coconut import CoconutConfig
 from workbench.methods.trained import trained_copy
-from workbench.plan import Step, TrainConfig, forgets
 from workbench.runs import load_method
 from workbench.tasks import Task, load_task
-from workbench.train import train
+from workbench.training.loop import train
+from workbench.training.plan import Step, TrainConfig, forgets
 
-loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
+loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 
 from workbench import runs
 from workbench.backbone import Backbone, Completion, Decoding
-from workbench.collect import collect
+from workbench.evidence.collect import collect
 from workbench.methods import Thoughts, build
 from workbench.tasks import load_task
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from stores import synthetic_store
 
-from workbench.counter import CHANGES, UNCHANGED, counter, counter_table, verdict
+from workbench.evidence.counter import CHANGES, UNCHANGED, counter, counter_table, verdict
 from workbench.methods import build
 from workbench.tasks import load_task
 

@@ -15,7 +15,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from workbench.decoding import Decoding, likeliest, own, pick
+from workbench.backbone.decoding import Decoding, likeliest, own, pick
 
 VOCABULARY = 40
 NOTHING = torch.zeros(1, 0, dtype=torch.long)

@@ -15,7 +15,7 @@ from torch import nn
 
 import workbench as wb
 from workbench import backbone as used
-from workbench.attention import cache_name
+from workbench.backbone.attention import cache_name
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

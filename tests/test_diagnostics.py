@@ -8,7 +8,7 @@ from stores import synthetic_store
 from workbench import diagnostics as d
 from workbench import figures
 from workbench import store as stores_module
-from workbench.diagnostics import tables
+from workbench.analysis.diagnostics import tables
 
 
 @pytest.mark.parametrize(

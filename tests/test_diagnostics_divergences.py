@@ -155,7 +155,7 @@ def test_mmd_against_all_pairs(seed, n, m):
 def test_mmd_does_not_depend_on_blocks(monkeypatch):
     p, q = cloud(50, 4), cloud(60, 4, seed=1)
     whole = d.mmd_test(p, q, permutations=20)
-    monkeypatch.setattr("workbench.diagnostics.neighbours._BLOCK", 300)
+    monkeypatch.setattr("workbench.analysis.diagnostics.neighbours._BLOCK", 300)
     assert d.mmd_test(p, q, permutations=20).squared == pytest.approx(whole.squared)
     assert d.mmd_test(p, q, permutations=20).p_value == whole.p_value
 

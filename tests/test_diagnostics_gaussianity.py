@@ -182,6 +182,7 @@ def test_the_way_out():
 
 def test_so_many_features_that_the_statistic_cannot_vary(monkeypatch):
     x = np.random.default_rng(0).normal(size=(1500, 1400)).astype(np.float32)
-    monkeypatch.setattr("workbench.diagnostics.gaussianity._whitened", lambda vectors: vectors)  # which takes long
+    # which takes long
+    monkeypatch.setattr("workbench.analysis.diagnostics.gaussianity._whitened", lambda vectors: vectors)
     with pytest.raises(ValueError, match="1500 samples of 1400 features are too many features for this test: project"):
         d.henze_zirkler(x)

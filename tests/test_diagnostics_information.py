@@ -116,7 +116,7 @@ def test_neighbours_do_not_depend_on_blocks_frame_or_names(monkeypatch):
     found = d.knn_information(x, y)
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     assert d.knn_information(5 * x @ turn + 100, np.array(["no", "yes"])[y]).nats == pytest.approx(found.nats)
-    monkeypatch.setattr("workbench.diagnostics.neighbours._BLOCK", 1000)
+    monkeypatch.setattr("workbench.analysis.diagnostics.neighbours._BLOCK", 1000)
     blocks = d.knn_information(x, y)
     assert (blocks.nats, blocks.floor) == (pytest.approx(found.nats), pytest.approx(found.floor))
 

@@ -58,7 +58,7 @@ def test_nearest_tokens_in_many_blocks_and_with_equal_rows(monkeypatch):
     full = np.round(cosine_similarity(x, table), 12)
     np.testing.assert_array_equal(whole[0], np.argsort(-full, axis=1, kind="stable")[:, :5])  # equals by id
     for block in (1, 700, 7000):
-        monkeypatch.setattr("workbench.diagnostics.readout._BLOCK", block)
+        monkeypatch.setattr("workbench.analysis.diagnostics.readout._BLOCK", block)
         np.testing.assert_array_equal(d.nearest_tokens(x, table, 5)[0], whole[0])
     ids, cosines = d.nearest_tokens(x, table, len(table))
     assert np.sort(ids, axis=1).tolist() == [list(range(240))] * 50

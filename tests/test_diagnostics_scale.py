@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_info
 
 from workbench import diagnostics as d
 from workbench import store as stores_module
-from workbench.diagnostics import blocks, cloud_sums, resampling, streamed, tables
+from workbench.analysis.diagnostics import blocks, cloud_sums, resampling, streamed, tables
 
 CLOUD = [
     *("effective_rank", "participation_ratio", "anisotropy", "cosine", "centred_cosine"),

@@ -11,23 +11,15 @@ from transformers import Qwen3Config
 
 from workbench.__main__ import main
 from workbench.backbone import Backbone
-from workbench.checkpointing import checkpointed
-from workbench.dry_run import (
-    Kept,
-    Piece,
-    dry_run,
-    largest_piece,
-    measured,
-    memory_kept,
-    memory_passing,
-)
+from workbench.backbone.checkpointing import checkpointed
+from workbench.backbone.prefixes import Prefixes
 from workbench.methods import METHODS, build
 from workbench.methods.base import Stage
 from workbench.methods.softcot_pp import SoftCoTPPConfig
-from workbench.plan import TrainConfig, batches, cut, make_plan
-from workbench.prefixes import Prefixes
 from workbench.tasks import Task, load_task
-from workbench.train import make_optimizers, train
+from workbench.training.dry_run import Kept, Piece, dry_run, largest_piece, measured, memory_kept, memory_passing
+from workbench.training.loop import make_optimizers, train
+from workbench.training.plan import TrainConfig, batches, cut, make_plan
 
 
 @pytest.fixture(scope="module")

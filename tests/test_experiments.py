@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from workbench import store
+from workbench.analysis.scores import crossed_interval, per_example
 from workbench.backbone import Decoding
 from workbench.experiments import EXPERIMENTS, Setting, experiment, grid, question
 from workbench.experiments.compare import compared, wide
@@ -17,8 +18,7 @@ from workbench.experiments.grid import Answers, Cell, Done, run_cell, run_cells
 from workbench.experiments.report import against, conditions, correct, difference, tabulate
 from workbench.experiments.tuning import RATES, rates, tuned
 from workbench.methods import METHODS
-from workbench.scores import crossed_interval, per_example
-from workbench.train import TrainConfig
+from workbench.training.loop import TrainConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:no Chromium:UserWarning")
 TRIED = ("rate-x0.1", "rate-x1", "rate-x10")  # folders of the trials

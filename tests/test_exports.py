@@ -10,8 +10,8 @@ from stores import synthetic_store
 
 from workbench import store as stores
 from workbench.__main__ import main
-from workbench.exports import write_csv, write_parquet, write_projector
-from workbench.projection import labelled, project
+from workbench.analysis.exports import write_csv, write_parquet, write_projector
+from workbench.analysis.projection import labelled, project
 
 NASTY = "tab\there, \"quotes\" and commas,\nline\r\nbreaks \u2028 and 'Ω'"
 

@@ -11,7 +11,7 @@ from transformers.utils import chat_template_utils
 from workbench import backbone as backbones
 from workbench import decoding
 from workbench.backbone import SLOT, Backbone, Decoding
-from workbench.collect import collect
+from workbench.evidence.collect import collect
 from workbench.methods import Thoughts, build
 from workbench.tasks import Example, Task, prompts
 

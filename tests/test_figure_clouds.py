@@ -6,9 +6,9 @@ import pytest
 from stores import synthetic_store
 from test_figure_means import words
 
-from workbench.diagnostics import mahalanobis_qq, spectrum_table
+from workbench.analysis.diagnostics import mahalanobis_qq, spectrum_table
+from workbench.analysis.projection import project
 from workbench.figures import distance_qq, redraw, save, spectrum, style, thought_motion
-from workbench.projection import project
 
 # ---------------------------------------------------------------------------------------------------------- spectrum
 

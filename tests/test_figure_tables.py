@@ -6,8 +6,8 @@ import pytest
 from stores import synthetic_store
 from test_figure_means import words
 
-from workbench.diagnostics import divergence_table, variance_table
-from workbench.diagnostics.steps import step_table
+from workbench.analysis.diagnostics import divergence_table, variance_table
+from workbench.analysis.diagnostics.steps import step_table
 from workbench.figures import divergences, matrix, readout, shares, step_similarity, style
 from workbench.figures.look import NOTHING
 

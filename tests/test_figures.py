@@ -10,7 +10,8 @@ from stores import synthetic_store
 from test_figure_means import accuracies, differences, sweep, words
 
 from workbench import figures
-from workbench.diagnostics import describe
+from workbench.analysis.diagnostics import describe
+from workbench.analysis.projection import project
 from workbench.figures import (
     GALLERY,
     accuracy,
@@ -23,7 +24,6 @@ from workbench.figures import (
     template,
     thought_map,
 )
-from workbench.projection import project
 
 
 def points(**given):

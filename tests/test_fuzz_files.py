@@ -26,11 +26,11 @@ from safetensors.torch import save_file
 from workbench import bench, figures, projection, runs, store
 from workbench.__main__ import main
 from workbench.backbone import Backbone
+from workbench.checks.official import export_official, import_official
 from workbench.experiments import report
 from workbench.files import from_json, from_yaml, quoted, read_json, read_jsonl, shown
 from workbench.methods import build
 from workbench.methods.lta_thinker import LTAThinkerConfig
-from workbench.official import export_official, import_official
 from workbench.tasks.prompts import load_pack
 from workbench.widgets.selections import read_selections
 

@@ -6,10 +6,10 @@ from conftest import random_model
 
 from workbench import attention, flight, writing
 from workbench.backbone import Backbone, pad
-from workbench.decoding import Decoding
-from workbench.flight import _seats
-from workbench.generation import generate
-from workbench.pretrain import make_tokenizer
+from workbench.backbone.decoding import Decoding
+from workbench.backbone.flight import _seats
+from workbench.backbone.generation import generate
+from workbench.experiments.pretrain import make_tokenizer
 
 FAMILIES = ("qwen3", "llama", "gpt2")
 LENGTHS = (5, 9, 1, 7, 90, 3, 12)

@@ -14,10 +14,10 @@ import xarray as xr
 
 from workbench import journal, store
 from workbench.__main__ import main
-from workbench.asking import NothingDiffers
 from workbench.backbone import Decoding
-from workbench.collect import collect
-from workbench.counter import counter
+from workbench.evidence.asking import NothingDiffers
+from workbench.evidence.collect import collect
+from workbench.evidence.counter import counter
 from workbench.methods import build
 from workbench.methods.baselines import CoT
 from workbench.methods.coconut import CoconutConfig

@@ -16,12 +16,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from workbench import collect, runs, store
+from workbench.analysis.diagnostics import describe
 from workbench.backbone import Backbone, Decoding
-from workbench.diagnostics import describe
 from workbench.files import read_jsonl
 from workbench.methods import LatentMethod, build
 from workbench.tasks import Example, Task, load_task
-from workbench.train import TrainConfig, train
+from workbench.training.loop import TrainConfig, train
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"GSM8K's JSONL files are not at {DATA}")

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GPT2Config, Qwen3Config
 
-from workbench.label_losses import is_plain, label_losses
+from workbench.backbone.label_losses import is_plain, label_losses
 
 
 @pytest.mark.parametrize("piece", [1, 4 * 11 * 3, 2**26], ids=["one label", "three labels", "all"])

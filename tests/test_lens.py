@@ -12,7 +12,7 @@ from workbench import diagnostics as d
 from workbench import figures, lens
 from workbench.__main__ import main
 from workbench.backbone import Backbone, Decoding
-from workbench.collect import collect
+from workbench.evidence.collect import collect
 from workbench.methods import build
 from workbench.store import concat, load, save
 from workbench.tasks import load_task
@@ -84,7 +84,7 @@ def test_where_there_is_no_thought_nothing_is_read(tiny):
 
 def test_blocks_change_nothing(made, monkeypatch):
     method, store = made
-    monkeypatch.setattr("workbench.lens._BLOCK", 1)
+    monkeypatch.setattr("workbench.analysis.lens._BLOCK", 1)
     found = lens.words(method.backbone, store["thought"].values, store["mask"].values, 4)
     for name in ("lens_id", "near_id", "lens_token"):
         np.testing.assert_array_equal(found[name], store[name].values)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from workbench import packing
 from workbench.backbone import Backbone
-from workbench.likelihood import UNLABELLED, states, token_losses
+from workbench.backbone.likelihood import UNLABELLED, states, token_losses
 
 U = UNLABELLED
 LABELS = [torch.tensor([U, U, 9, U, 10, 11, U]), torch.tensor([U, 5, U, U]), torch.tensor([U, U, U])]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from workbench.backbone import Backbone
-from workbench.checkpointing import checkpointed
+from workbench.backbone.checkpointing import checkpointed
 from workbench.methods.base import Prompt
 from workbench.methods.loops import LATENT, UNLABELLED, Made, State, fill, unroll
 from workbench.tasks import Example

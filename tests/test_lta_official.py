@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from workbench.checks.official import BLOCK, PROJECTION, export_official, import_official
 from workbench.methods import build
 from workbench.methods.lta_thinker import LTAThinkerConfig
-from workbench.official import BLOCK, PROJECTION, export_official, import_official
 from workbench.tasks import load_task
 
 

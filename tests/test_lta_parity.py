@@ -9,8 +9,8 @@ from lta_parity import expectations, published_file, random_case
 from safetensors.torch import save_file
 
 from workbench.__main__ import main
-from workbench.check import NO_STEPS, TOLERANCE, read_tensors
-from workbench.check import lta_parity as parity
+from workbench.checks.lta_parity import NO_STEPS, TOLERANCE, read_tensors
+from workbench.checks.lta_parity import lta_parity as parity
 
 # ------------------------------------------------------------------------------------------------------- parity: passes
 

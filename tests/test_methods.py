@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from workbench.backbone import Backbone, Completion, Decoding
-from workbench.changes import shuffled
-from workbench.collect import collect
+from workbench.evidence.changes import shuffled
+from workbench.evidence.collect import collect
 from workbench.methods import METHODS, Stage, Thoughts, build
 from workbench.methods.baselines import CoT, SoftPrompt
 from workbench.methods.coconut import CoconutConfig
@@ -19,7 +19,7 @@ from workbench.methods.softcot import SoftCoTConfig
 from workbench.methods.softcot_pp import SoftCoTPPConfig
 from workbench.store import check
 from workbench.tasks import load_task
-from workbench.train import TrainConfig, train
+from workbench.training.loop import TrainConfig, train
 
 
 @pytest.fixture

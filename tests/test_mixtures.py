@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from workbench.backbone import Decoding
-from workbench.decoding import nucleus
+from workbench.backbone.decoding import nucleus
 from workbench.methods.mixtures import disturbed, gumbel_softmax, likely, mixed
 
 P = torch.tensor([[0.05, 0.5, 0.3, 0.15]])  # in no order

@@ -8,11 +8,11 @@ import transformers
 from test_backbone import prompts
 from test_prefixes import loss_and_gradient
 
-from workbench.attention import shareable
 from workbench.backbone import Backbone, Decoding
-from workbench.packing import compiled
-from workbench.plan import TrainConfig
-from workbench.prefixes import Prefixes
+from workbench.backbone.attention import shareable
+from workbench.backbone.packing import compiled
+from workbench.backbone.prefixes import Prefixes
+from workbench.training.plan import TrainConfig
 
 
 def test_rows_are_not_padded(tiny, monkeypatch):

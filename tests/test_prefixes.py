@@ -8,11 +8,11 @@ import torch
 from test_backbone import prompts, words
 
 from workbench import prefixes as prefix_module
-from workbench.checkpointing import checkpointed
+from workbench.backbone.checkpointing import checkpointed
+from workbench.backbone.prefixes import Prefixes
 from workbench.methods import Thoughts, build
-from workbench.prefixes import Prefixes
 from workbench.tasks import load_task
-from workbench.train import TrainConfig, train
+from workbench.training.loop import TrainConfig, train
 
 FAMILIES = ("qwen3", "llama", "gpt2")
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workbench import pretrain
 from workbench.backbone import Backbone
+from workbench.experiments.pretrain import PretrainConfig, documents, fit, make_hint, make_model, make_tokenizer
 from workbench.places import BACKBONES
-from workbench.pretrain import PretrainConfig, documents, fit, make_hint, make_model, make_tokenizer
 from workbench.tasks import arith, load_task
 
 NANO = BACKBONES / "nano"

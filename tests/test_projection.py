@@ -7,7 +7,7 @@ from sklearn.manifold import trustworthiness
 from stores import synthetic_store
 
 from workbench import projection
-from workbench.projection import pca, project
+from workbench.analysis.projection import pca, project
 from workbench.store import flatten
 
 

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from workbench.__main__ import main
 from workbench.backbone import Decoding
-from workbench.collect import collect
+from workbench.checks.official import export_official, import_official
+from workbench.evidence.collect import collect
 from workbench.methods import METHODS, LatentMethod, build
 from workbench.methods.lta_thinker import LTAThinker
-from workbench.official import export_official, import_official
 from workbench.runs import load_method, save_weights, snapshot_steps
 from workbench.store import concat, load
 from workbench.tasks import Task, load_task
-from workbench.train import TrainConfig, TrainingFailed, train
+from workbench.training.loop import TrainConfig, TrainingFailed, train
 
-loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
+loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 KEPT = replace(SHORT, snapshot_every=4)  # of ten steps
 
 

@@ -11,7 +11,7 @@ from test_soft_thinking import soft
 from workbench import store
 from workbench.__main__ import main
 from workbench.backbone import Decoding
-from workbench.collect import collect
+from workbench.evidence.collect import collect
 from workbench.methods.soft_thinking import SoftThinking
 from workbench.tasks import load_task
 

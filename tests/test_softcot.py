@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config
 
 from workbench.__main__ import main
 from workbench.backbone import SLOT, Backbone, pad
-from workbench.changes import change_named
-from workbench.collect import collect
+from workbench.evidence.changes import change_named
+from workbench.evidence.collect import collect
 from workbench.methods import Thoughts, build
 from workbench.methods.assistant import read
 from workbench.methods.softcot import SoftCoTConfig, placeholder_id

@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from softcot_plain import plain_contrast, plain_likelihood, plain_thoughts, same
 
 from workbench.__main__ import main
-from workbench.checkpointing import checkpointed
-from workbench.collect import collect
+from workbench.backbone.checkpointing import checkpointed
+from workbench.evidence.collect import collect
 from workbench.methods import build
 from workbench.methods.assistant import slot_ids
 from workbench.methods.softcot import SoftCoTConfig
 from workbench.methods.softcot_pp import SoftCoTPPConfig, contrast, path_cosine
 from workbench.runs import load_method, save_weights
 from workbench.tasks import load_task
-from workbench.train import TrainConfig, train
+from workbench.training.loop import TrainConfig, train
 
 
 @pytest.fixture

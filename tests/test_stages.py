@@ -11,12 +11,12 @@ from staged import Staged
 
 from workbench import stages
 from workbench.methods import Stage
-from workbench.plan import TrainConfig, make_plan, schedule
 from workbench.runs import load_method
 from workbench.tasks import load_task
-from workbench.train import train
+from workbench.training.loop import train
+from workbench.training.plan import TrainConfig, make_plan, schedule
 
-loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
+loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 TASK = load_task("arith-shift")
 SETTINGS = TrainConfig(**{**EXACT, "save_every": 1, "snapshot_every": 1, "lr": 0.1})  # 4 steps in each stage
 

@@ -23,9 +23,9 @@ from workbench.__main__ import main
 from workbench.backbone import Backbone
 from workbench.methods import METHODS, build
 from workbench.tasks import Example, Task, load_task
-from workbench.train import TrainConfig, TrainingFailed, train
+from workbench.training.loop import TrainConfig, TrainingFailed, train
 
-loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
+loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 CONFIG = replace(SHORT, snapshot_every=4)  # ten steps; checkpoints at 4, 8 and 10
 SEALED = ("checkpoint.pt", "weights.safetensors", "snapshots/step000004.safetensors")
 FLIPS = 15 * int(os.environ.get("WORKBENCH_FUZZ", "1"))

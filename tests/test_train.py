@@ -16,15 +16,15 @@ from torch import nn
 from workbench import runs
 from workbench import train as train_function
 from workbench.backbone import Backbone
-from workbench.collect import collect
+from workbench.evidence.collect import collect
 from workbench.files import read_jsonl
 from workbench.methods import METHODS, build
 from workbench.methods.base import Prompt, Stage
-from workbench.plan import batches, cut, make_plan, schedule
 from workbench.tasks import Example, Task, load_task
-from workbench.train import TrainConfig, make_optimizers, train
+from workbench.training.loop import TrainConfig, make_optimizers, train
+from workbench.training.plan import batches, cut, make_plan, schedule
 
-loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
+loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 GOLDEN = Path(__file__).parent / "golden" / "lta_thinker.json"
 
 

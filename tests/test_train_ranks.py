@@ -21,11 +21,11 @@ from staged import Staged
 
 from workbench.__main__ import main
 from workbench.backbone import Backbone
-from workbench.launch import check_sharding, launched
 from workbench.methods import METHODS, build
-from workbench.plan import TrainConfig
 from workbench.tasks import load_task
-from workbench.train import train
+from workbench.training.launch import check_sharding, launched
+from workbench.training.loop import train
+from workbench.training.plan import TrainConfig
 
 # What `accelerate launch` sets for a config file with these settings.
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}

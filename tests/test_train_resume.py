@@ -18,9 +18,9 @@ from workbench.files import read_jsonl
 from workbench.methods import build
 from workbench.methods.base import Losses
 from workbench.tasks import Task, load_task
-from workbench.train import TrainingFailed, train
+from workbench.training.loop import TrainingFailed, train
 
-loop = sys.modules["workbench.train"]  # the module: `workbench.train` is the function
+loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 BEGUN = {"config.yaml", "metrics.jsonl", "checkpoint.pt", "process.json"}  # what a run has that did not end well
 
 
@@ -139,7 +139,7 @@ def test_interrupted_command_says_how_to_go_on_and_does(tiny_folder, tmp_path):
 SLOW = """
 import sys, time, torch, workbench.train
 torch.set_num_threads(1)
-run = sys.modules["workbench.train"]._Run
+run = sys.modules["workbench.training.loop"]._Run
 step = run.step
 run.step = lambda self, *given: (time.sleep(0.1), step(self, *given))[1]
 from workbench.__main__ import main

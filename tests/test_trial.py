@@ -8,9 +8,9 @@ from families import FAMILIES, make_tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, T5Config
 
 import workbench as wb
-from workbench.attention import shareable
 from workbench.backbone import Backbone, Decoding
-from workbench.likelihood import mean_losses
+from workbench.backbone.attention import shareable
+from workbench.backbone.likelihood import mean_losses
 from workbench.methods.base import prepared
 from workbench.methods.loops import Made, unroll
 from workbench.tasks import Example, Task

@@ -12,7 +12,7 @@ from ipywidgets.widgets.widget import _instances
 from stores import synthetic_store
 
 from workbench import projection
-from workbench.projection import pca
+from workbench.analysis.projection import pca
 from workbench.widgets import Inspector
 
 

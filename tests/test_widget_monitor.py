@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from workbench import runs
-from workbench.diagnostics import glance
+from workbench.analysis.diagnostics import glance
 from workbench.widgets import TrainingMonitor
 
 LONG = 100_000  # steps that nobody waits for

@@ -5,8 +5,8 @@ import pytest
 import traitlets as tr
 from stores import synthetic_store
 
-from workbench.diagnostics import principal_axes
-from workbench.projection import pca, placed
+from workbench.analysis.diagnostics import principal_axes
+from workbench.analysis.projection import pca, placed
 from workbench.widgets import Probe
 
 

@@ -11,7 +11,7 @@ import pytest
 from ipywidgets.widgets.widget import _instances
 from stores import synthetic_store
 
-from workbench.diagnostics.neighbours import nearest_rows
+from workbench.analysis.diagnostics.neighbours import nearest_rows
 from workbench.widgets.views import Picture, Table, checked, close_all, escaped, said, table_html, write_page
 
 ODD = "<script>alert('1')</script>"

@@ -10,10 +10,10 @@ from test_generation import FAMILIES, LENGTHS, double, prompts
 from torch import Tensor
 
 from workbench.backbone import Backbone
-from workbench.decoding import Decoding, pick
-from workbench.generation import generate
-from workbench.thoughts import Made, State, Step, Thoughts, joined
-from workbench.writing import words, write
+from workbench.backbone.decoding import Decoding, pick
+from workbench.backbone.generation import generate
+from workbench.backbone.thoughts import Made, State, Step, Thoughts, joined
+from workbench.backbone.writing import words, write
 
 MARKS = range(4, 400, 3)  # words that are thoughts here
 

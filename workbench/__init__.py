@@ -12,18 +12,16 @@ The names below load their modules on first use, so importing the package costs 
 scores, diagnostics, projection, exports, figures) never loads torch.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 _HOME = {
     "Backbone": "backbone",
-    "Decoding": "decoding",
+    "Decoding": "backbone",
     "LatentMethod": "methods",
     "METHODS": "methods",
-    "Made": "thoughts",
-    "pick": "decoding",
+    "Made": "backbone",
+    "pick": "backbone.decoding",
     "LTAThinkerConfig": "methods.lta_thinker",
     "Prompt": "methods",
     "Thoughts": "methods",
@@ -31,12 +29,12 @@ _HOME = {
     "Task": "tasks",
     "Example": "tasks",
     "load_task": "tasks",
-    "TrainConfig": "plan",
-    "train": "train",
-    "collect": "collect",
-    "change_named": "changes",
-    "shuffled": "changes",
-    "answering": "answering",
+    "TrainConfig": "training.plan",
+    "train": "training.loop",
+    "collect": "evidence.collect",
+    "change_named": "evidence.changes",
+    "shuffled": "evidence.changes",
+    "answering": "evidence.answering",
     "load_method": "runs",
     "read_metrics": "runs",
     "snapshot_steps": "runs",
@@ -45,17 +43,27 @@ _HOME = {
     "experiment": "experiments",
     "shipped_report": "experiments",
     "watch": "widgets",
-    "describe": "diagnostics",
-    "divergence_table": "diagnostics",
-    "drift_table": "diagnostics",
-    "information_table": "diagnostics",
-    "accuracy_table": "scores",
-    "compare": "scores",
-    "project": "projection",
+    "describe": "analysis.diagnostics",
+    "divergence_table": "analysis.diagnostics",
+    "drift_table": "analysis.diagnostics",
+    "information_table": "analysis.diagnostics",
+    "accuracy_table": "analysis.scores",
+    "compare": "analysis.scores",
+    "project": "analysis.projection",
 }
-_MODULES = (
-    "bench", "diagnostics", "exports", "figures", "lens", "projection", "runs", "scores", "store", "widgets", "within",
-)  # fmt: skip
+_MODULES = {
+    "bench": "bench",
+    "diagnostics": "analysis.diagnostics",
+    "exports": "analysis.exports",
+    "figures": "figures",
+    "lens": "analysis.lens",
+    "projection": "analysis.projection",
+    "runs": "runs",
+    "scores": "analysis.scores",
+    "store": "store",
+    "widgets": "widgets",
+    "within": "store.within",
+}
 
 __all__ = sorted([*_HOME, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -64,16 +72,5 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f".{_HOME[name]}", __name__), name)
     if name in _MODULES:
-        return import_module(f".{name}", __name__)
+        return import_module(f".{_MODULES[name]}", __name__)
     raise AttributeError(f"workbench has no {name!r}; it has {', '.join(__all__)}")
-
-
-class _Package(ModuleType):
-    """`train` and `collect` name a function and a file of this package: loading the file must not hide the function."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from . import options
+from .commands import options
 from .config import choose
 from .files import MOST, shown
 
@@ -169,7 +169,7 @@ def methods(given: Namespace) -> None:
 
 
 def pretrain(given: Namespace) -> None:
-    from .pretrain import pretrain
+    from .experiments.pretrain import pretrain
 
     folder = pretrain(given.settings, given.out, tuple(given.seeds))
     print((folder / "README.md").read_text())
@@ -178,7 +178,7 @@ def pretrain(given: Namespace) -> None:
 def train(given: Namespace) -> int:
     from .runs import command
     from .tasks import load_task
-    from .train import TrainingFailed, train
+    from .training.loop import TrainingFailed, train
 
     task = load_task(given.task, given.data, prompts=given.prompts)
     _say_prompts(task)
@@ -196,7 +196,7 @@ def train(given: Namespace) -> int:
 
 def _dry_run(given: Namespace, task: Any) -> int:
     """2 where training could not even start for want of examples."""
-    from .dry_run import dry_run
+    from .training.dry_run import dry_run
 
     found = dry_run(_method(given, weights=False), task, given.training)
     print(found)
@@ -209,9 +209,9 @@ def collect(given: Namespace) -> None:
     import warnings
 
     from . import store
-    from .asking import NothingDiffers
-    from .collect import collect
-    from .scores import accuracy, cost
+    from .analysis.scores import accuracy, cost
+    from .evidence.asking import NothingDiffers
+    from .evidence.collect import collect
 
     if given.out.suffix != ".nc":
         raise ValueError(f"--out {given.out} must end in .nc")
@@ -245,7 +245,7 @@ def collect(given: Namespace) -> None:
 
 def counter(given: Namespace) -> None:
     from . import figures, store
-    from .counter import counted, counter, counter_table, verdict
+    from .evidence.counter import counted, counter, counter_table, verdict
     from .files import write_text
 
     paths = {name: store.writable(given.out / f"{name.replace(':', '-')}.nc") for name in counted(given.changes)}
@@ -268,7 +268,7 @@ def score(given: Namespace) -> None:
     import pandas as pd
 
     from . import store
-    from .scores import accuracy_table, compare, cost
+    from .analysis.scores import accuracy_table, compare, cost
 
     stores = {str(path): store.load(path) for path in given.stores}
     spent = pd.DataFrame([{"store": name, **cost(found)} for name, found in stores.items()])
@@ -289,9 +289,9 @@ def score(given: Namespace) -> None:
 
 def figures(given: Namespace) -> None:
     from . import figures, store
-    from .projection import project
+    from .analysis.projection import project
+    from .analysis.scores import accuracy_table
     from .runs import read_metrics
-    from .scores import accuracy_table
 
     if given.gallery:
         for path in figures.write_gallery(given.out, tuple(given.formats)):
@@ -326,8 +326,9 @@ def figures(given: Namespace) -> None:
 
 
 def export(given: Namespace) -> None:
-    from . import exports, store
-    from .projection import project
+    from . import store
+    from .analysis import exports
+    from .analysis.projection import project
 
     stores = {name: store.load(path) for name, path in _named(given.stores).items()}
     if given.what == "tsv":
@@ -364,7 +365,7 @@ def bench(given: Namespace) -> None:
 
 def check(given: Namespace) -> int:
     """1 when the numbers differ, with a sentence on stderr."""
-    from .check import lta_parity, read_tensors
+    from .checks.lta_parity import lta_parity, read_tensors
 
     found = lta_parity(read_tensors(given.file))
     print(json.dumps(found.to_dict(), indent=2) if given.json else found)

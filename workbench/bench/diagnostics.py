@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..diagnostics import blocks, cloud_sums, describe, streamed, tables
+from ..analysis.diagnostics import blocks, cloud_sums, describe, streamed, tables
 from ..store import SCHEMA, load, save
 from .machine import copy_rate, description, matrix_rate
 

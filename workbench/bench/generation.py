@@ -2,7 +2,7 @@
 
     separate    a call per draw: its own prefill, then token by token, with transformers' cache and attention
     together    one prefill for all draws, whose copies each draw reads
-    shared      one prefill that all draws read (see workbench/attention.py)
+    shared      one prefill that all draws read (see workbench/backbone/attention.py)
 
     floor of a step = (bytes of the weights + bytes of keys and values that are read) / copy rate of the machine
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..backbone import Backbone, Decoding
-from ..collect import collect
-from ..generation import generate
+from ..backbone.generation import generate
+from ..evidence.collect import collect
 from ..methods import build
 from ..tasks import load_task
 from .machine import Timer, alternating, copy_rate

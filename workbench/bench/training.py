@@ -9,8 +9,8 @@ same in all. Every rung computes the same gradients, which is checked before any
     prefix           what stands before the thoughts without gradients, logits where some row has a label
     labels           logits at labels alone, a piece at a time
     sorted           batches of like lengths
-    packed           rows one behind the other, no padding (see workbench/packing.py)
-    constant, full   the prefix cache (see workbench/prefixes.py); "full" from the second epoch on
+    packed           rows one behind the other, no padding (see workbench/backbone/packing.py)
+    constant, full   the prefix cache (see workbench/backbone/prefixes.py); "full" from the second epoch on
     compiled         as constant, with layers that torch.compile has fused; only when asked for
 
     floor = the larger of FLOPs of real tokens / rate of matrix products of the step's own shapes
@@ -29,12 +29,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..backbone import Backbone, pad
+from ..backbone.packing import compiled
+from ..backbone.prefixes import Mode, Prefixes
 from ..methods import LatentMethod, Prompt, build
 from ..methods.lta_thinker import LTAThinkerConfig
-from ..packing import compiled
-from ..plan import TrainConfig, batches
-from ..prefixes import Mode, Prefixes
 from ..tasks import Example
+from ..training.plan import TrainConfig, batches
 from .machine import Timer, alternating, copy_rate, matrix_rate
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from .. import figures
-from ..counter import verdict
-from ..diagnostics import describe
+from ..analysis.diagnostics import describe
+from ..analysis.scores import cost, crossed_interval
+from ..evidence.counter import verdict
 from ..methods import METHODS, LatentMethod
-from ..scores import cost, crossed_interval
 from ..tasks import Task
 from .grid import Answers, Cell, Done, Setting, Trial
 from .report import Report, Values, asked, conditions, correct, difference, joined, percent, points, statistic, tabulate

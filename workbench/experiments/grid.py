@@ -26,13 +26,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import store
 from ..backbone import Backbone, Decoding
-from ..collect import collect
 from ..config import choose
+from ..evidence.collect import collect
 from ..files import checked, read_json, shown, write_json
 from ..methods import METHODS, LatentMethod, build
 from ..runs import begun, load_method
 from ..tasks import Split, Task, load_task
-from ..train import TrainConfig, train
+from ..training.loop import TrainConfig, train
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pandas as pd
 import xarray as xr
 
 from .. import figures
-from ..diagnostics import rule_agreement
-from ..scores import Interval
+from ..analysis.diagnostics import rule_agreement
+from ..analysis.scores import Interval
 from .grid import Cell, Done, Setting
 from .report import Report, asked, conditions, correct, difference, percent, points, statistic, sure, tabulate, where
 

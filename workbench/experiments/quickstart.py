@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import figures
-from ..diagnostics import describe
+from ..analysis.diagnostics import describe
+from ..analysis.projection import project
+from ..analysis.scores import accuracy, accuracy_table, compare
 from ..files import write_json
 from ..places import INSTALLED
-from ..projection import project
 from ..runs import discard, provenance, read_metrics
-from ..scores import accuracy, accuracy_table, compare
-from ..train import TrainConfig
+from ..training.loop import TrainConfig
 from .grid import Answers, Cell, Done, Setting, run_cells
 
 

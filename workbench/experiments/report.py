@@ -11,10 +11,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .. import figures
-from ..diagnostics import describe
+from ..analysis.diagnostics import describe
+from ..analysis.scores import Interval, crossed_interval, per_example
 from ..files import checked, read_json, read_text, shown, visible, write_json, write_text
 from ..runs import provenance
-from ..scores import Interval, crossed_interval, per_example
 from .grid import Done
 
 SHARES = ("accuracy", "majority vote", "pass@k")  # measures drawn in percent

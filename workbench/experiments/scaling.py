@@ -5,7 +5,7 @@ The published claim is that one answer with thoughts beats many without them.
 
 from collections.abc import Sequence
 
-from ..scores import pass_at_k, vote_at
+from ..analysis.scores import pass_at_k, vote_at
 from .grid import Answers, Cell, Done, Setting, soft_prompt_training
 from .report import Report, Values, against, conditions, correct, difference, joined, points, tabulate
 

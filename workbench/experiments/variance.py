@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 from sklearn.decomposition import PCA
 
-from ..diagnostics import gaussian_kl, knn_kl, mardia, spread
+from ..analysis.diagnostics import gaussian_kl, knn_kl, mardia, spread
 from .grid import Answers, Cell, Done, Setting
 from .report import Report, Values, against, correct, joined, means, tabulate, where
 

@@ -9,18 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .look import Width, as_text, legend_title_of, need, panels, style
-from .points import (
-    MANY,
-    MOST_POINTS,
-    Group,
-    axes_of,
-    caption_of,
-    groups_of,
-    hover_of,
-    looks_of,
-    scale_of,
-    size_of,
-)
+from .points import MANY, MOST_POINTS, Group, axes_of, caption_of, groups_of, hover_of, looks_of, scale_of, size_of
 
 MOST = 16  # labels or panels one figure can show
 MOST_TRACES = 100  # a figure of more is slow to draw and to move

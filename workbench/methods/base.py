@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..backbone import SLOT, Backbone, Completion, Decoding
-from ..likelihood import mean_losses
+from ..backbone.likelihood import mean_losses
+from ..backbone.texts import BREAK
+from ..backbone.thoughts import Step, Thoughts
+from ..backbone.writing import words
 from ..tasks import Example, Task
-from ..texts import BREAK
-from ..thoughts import Step, Thoughts
-from ..writing import words
 
 METHODS: dict[str, type["LatentMethod"]] = {}
 UNKNOWN = 0.25  # share of unknown tokens in the questions from which on it is said

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone import Backbone
-from ..label_losses import is_plain, label_losses
-from ..likelihood import UNLABELLED
-from ..thoughts import Made, State, Step, Stop, Thoughts
-from ..writing import write
+from ..backbone.label_losses import is_plain, label_losses
+from ..backbone.likelihood import UNLABELLED
+from ..backbone.thoughts import Made, State, Step, Stop, Thoughts
+from ..backbone.writing import write
 from .base import Prompt
 
 LATENT = -1  # stands for an id where the input is made, not looked up

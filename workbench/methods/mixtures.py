@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..backbone import Backbone
-from ..decoding import Decoding, likeliest, nucleus
+from ..backbone.decoding import Decoding, likeliest, nucleus
 
 
 def likely(

@@ -26,10 +26,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..backbone import Backbone, Completion
+from ..backbone.decoding import Decoding, pick
+from ..backbone.thoughts import Made, State
 from ..config import allowed, bounded
-from ..decoding import Decoding, pick
 from ..tasks import Example, Task
-from ..thoughts import Made, State
 from .base import LatentMethod, Prompt, Thoughts, draw_seed
 from .loops import unroll
 from .mixtures import disturbed, likely, mixed

@@ -11,11 +11,11 @@ import plotly.graph_objects as go
 import traitlets as tr
 import xarray as xr
 
-from ..diagnostics import Thresholds, Verdict, collapse, describe, spectrum_table
-from ..diagnostics.inputs import path_thoughts
+from ..analysis.diagnostics import Thresholds, Verdict, collapse, describe, spectrum_table
+from ..analysis.diagnostics.inputs import path_thoughts
+from ..analysis.projection import project
 from ..figures import collapse_along, response, spectrum, style, thought_map
 from ..figures.look import add_to_caption, titles_of
-from ..projection import project
 from .views import Picture, Piece, View, checked, escaped, framed, labelled, notice, pane, said, when
 
 MOST = 500  # questions of a store that are looked at: the verdict's lines were drawn with so many

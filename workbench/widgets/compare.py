@@ -9,7 +9,7 @@ import pandas as pd
 import traitlets as tr
 import xarray as xr
 
-from .. import projection, scores
+from ..analysis import projection, scores
 from ..figures import accuracy, matrix
 from ..figures.look import style, title_of, titles_of
 from .controls import button, choice, stepper, toggles

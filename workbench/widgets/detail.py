@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..diagnostics.neighbours import nearest_rows
+from ..analysis.diagnostics.neighbours import nearest_rows
 from ..figures.look import titles_of
 from ..store import DRAW
-from ..within import marked
+from ..store.within import marked
 from .views import escaped, table_html
 
 MOST_ANSWERS = 4  # of a question's that are written out

@@ -10,7 +10,7 @@ import pandas as pd
 import traitlets as tr
 import xarray as xr
 
-from .. import projection
+from ..analysis import projection
 from ..figures.look import titles_of
 from ..figures.points import axes_of, caption_of, title_of
 from .controls import button, choice, filters, stepper, toggles, words

@@ -22,7 +22,7 @@ import yaml
 from IPython.display import DisplayHandle
 
 from .. import runs
-from ..diagnostics import glance
+from ..analysis.diagnostics import glance
 from ..figures import collapse_by_step, loss_curves, style
 from ..figures.curves import PROBES
 from .views import Picture, Piece, View, escaped, framed, labelled, pane, said

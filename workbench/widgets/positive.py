@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import traitlets as tr
 import xarray as xr
 
-from ..diagnostics import chosen_steps, focus_table, rule_table, step_scores
+from ..analysis.diagnostics import chosen_steps, focus_table, rule_table, step_scores
 from ..figures import step_similarity
 from ..files import from_yaml
 from .views import Picture, Piece, Table, View, checked, escaped, framed, labelled, notice, pane, said, when

@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 import traitlets as tr
 import xarray as xr
 
-from ..diagnostics import principal_axes
-from ..diagnostics.inputs import path_thoughts
+from ..analysis.diagnostics import principal_axes
+from ..analysis.diagnostics.inputs import path_thoughts
+from ..analysis.projection import labelled as labelled_thoughts
+from ..analysis.projection import placed, project
 from ..figures import thought_map
-from ..projection import labelled as labelled_thoughts
-from ..projection import placed, project
-from ..within import before_answers
+from ..store.within import before_answers
 from .views import Picture, Piece, Table, View, checked, escaped, framed, labelled, notice, pane, said, when
 
 KINDS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..exports import write_csv
+from ..analysis.exports import write_csv
 from ..files import read_json, shown, write_text
 
 KEY = ["store", "example", "path", "step"]  # what a thought is known by from one session to the next

@@ -1,0 +1,188 @@
+"""What each command of the command line takes: one function per command, which adds its options to a parser.
+
+Options are read from dataclasses, so that `workbench COMMAND --help` says what their fields say. Which ones there are
+can depend on what the line already names (a method brings its own), so each function sees the line's words, `argv`.
+"""
+
+import re
+from argparse import SUPPRESS
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from ..config import choose
+from ..files import read_yaml, shown
+
+TASK = "arith-shift"  # trained and answered unless another is named
+
+
+def none(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """For a command that takes nothing."""
+
+
+def quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--out", type=Path, default=Path("data/quickstart"), help="folder for results and figures")
+    parser.add_argument("--seed", type=int, default=0, help="seed of both trainings")
+
+
+def pretrain(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..experiments.pretrain import PretrainConfig
+
+    parser.add_argument("--out", type=Path, required=True, help="folder to make")
+    parser.add_argument("--seeds", type=list[int], default=[1], help="seeds to make and measure; the first is kept")
+    parser.add_class_arguments(PretrainConfig, "settings", skip={"seed"})
+
+
+def train(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..training.plan import TrainConfig
+
+    parser.add_argument("--config", action="config", help="YAML with differences from the defaults")
+    _what(parser, argv, task=TASK)
+    parser.add_argument("--training", type=TrainConfig, default=TrainConfig())
+    parser.add_argument("--out", type=Path | None, default=None, help="run folder; default data/runs/TASK/METHOD/seedN")
+    parser.add_argument("--resume", type=bool, default=False, help="go on from the folder's checkpoint")
+    parser.add_argument("--dry-run", type=bool, default=False, help="say what it would do and need, and do nothing")
+
+
+def _answered(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """What is answered, by what: shared by `collect` and `counter`."""
+    from ..backbone.decoding import Decoding
+    from ..tasks import Parsing
+
+    parser.add_argument("--run", type=Path | None, default=None, help="folder of a trained run, or use --method")
+    parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many steps")
+    _what(parser, argv, task=None)
+    parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
+    parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
+    parser.add_argument("--parse", type=Parsing, default="strict", help="read answers our way, or as published")
+    parser.add_argument("--batch_size", type=int, default=128, help="questions at a time")
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled")
+    start = "decoding to start from: greedy, the model's own, or LTA-Thinker's published one for its family"
+    parser.add_argument("--decode", type=Literal["greedy", "model", "published"], default="greedy", help=start)
+    parser.add_argument("--decoding", type=Decoding, default=Decoding())
+    named = [found[1] for word in argv if (found := re.match(r"--decoding\.(\w+)", word))]
+    parser.add_argument("--overrides", type=list[str], default=named, help=SUPPRESS)  # what --decoding.NAME gives
+    given = {re.split(r"[.=]", word)[0] for word in argv}
+    clash = sorted(given & {"--method", "--preset", "--options", "--backbone", "--revision"})
+    if "--run" in given and clash:
+        raise ValueError(f"a run brings its own method and backbone: give --run or {', '.join(clash)}, not both")
+    if "--step" in given and "--run" not in given:
+        raise ValueError("--step names a snapshot of a trained run: give --run too")
+    if any(re.match("--decoding(=|$)", word) for word in argv):
+        raise ValueError("--decoding is given one setting at a time, such as --decoding.temperature 0.5")
+
+
+def collect(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    _answered(parser, argv)
+    parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
+    parser.add_argument("--draws", type=int, default=1, help="answers per thought")
+    what = "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (evidence/changes.py)"
+    parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
+    parser.add_argument("--readout", type=int, default=0, help="words kept of what each thought is read as")
+    parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
+
+
+def counter(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..evidence.counter import CHANGES
+
+    _answered(parser, argv)
+    parser.add_argument("--changes", type=list[str], default=list(CHANGES), help="see workbench/evidence/changes.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the stores, table.csv and the figure")
+
+
+def score(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("stores", type=Path, nargs="+", help=".nc files; the first is compared with each other one")
+
+
+def figures(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("stores", type=Path, nargs="*", help=".nc files")
+    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="run folders, for curves")
+    parser.add_argument("--from", type=Path | None, default=None, help="redraw the figure with this .json sidecar")
+    parser.add_argument("--gallery", action="store_true", help="draw every kind of figure once, from invented numbers")
+    parser.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
+    _projection(parser)
+    parser.add_argument("--window", type=int, default=20, help="logged values averaged per point of a loss curve")
+    parser.add_argument("--formats", type=list[str], default=["html", "png"], help="of html, png, pdf, svg")
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
+
+
+def export(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("stores", type=Path, nargs="+", help=".nc files, whose thoughts come into one table")
+    what = "tsv for TensorBoard's projector (vectors and labels); parquet or csv: map coordinates, texts, labels"
+    parser.add_argument("--what", type=Literal["tsv", "parquet", "csv"], default="tsv", help=what)
+    _projection(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the files")
+
+
+def _projection(parser: ArgumentParser) -> None:
+    parser.add_argument("--how", type=Literal["pca", "umap", "densmap"], default="pca", help="projection of the map")
+
+
+def experiment(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..experiments import EXPERIMENTS, Setting
+
+    parser.add_argument("name", type=Literal[tuple(EXPERIMENTS)], help=f"one of {', '.join(EXPERIMENTS)}")
+    parser.add_class_arguments(Setting)
+    parser.add_argument("--out", type=Path | None, default=None, help="folder; default data/runs/experiments/NAME")
+
+
+def bench(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("part", type=Literal["training", "generation", "diagnostics", "all"], help="what is measured")
+    small = "default: the shipped one and a mid-size random one"
+    parser.add_argument("--backbone", type=str | None, default=None, help=f"shipped name, folder, or hub id; {small}")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of all ways in turn, after one to warm up")
+    parser.add_argument("--timer", type=Literal["wall", "cpu"], default="wall", help="cpu: for a busy machine, no GPU")
+    fused = "training also with layers fused by torch.compile (a minute more; needs a C++ compiler)"
+    parser.add_argument("--compile", action="store_true", help=fused)
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    parser.add_argument("--out", type=Path | None, default=None, help="file for the JSON object")
+
+
+def check(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("what", type=Literal["lta-parity"], help="LTA-Thinker's generator, losses and gradients")
+    parser.add_argument("file", type=Path, help=".safetensors: inputs, weights, expectations (checks/lta_parity.py)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: passed, tolerance, max_abs, notes")
+
+
+def _what(parser: ArgumentParser, argv: Sequence[str], task: str | None) -> None:
+    """The options that name a task, a backbone and a method; the method named in `argv` brings its own options."""
+    from ..methods import METHODS
+
+    meant = "task name" if task else f"task name; default: that of the run, else {TASK}"
+    parser.add_argument("--task", type=str | None, default=task, help=meant)
+    parser.add_argument("--data", type=str | None, default=None, help="what it reads: a path, hub id or difficulty")
+    pack = "YAML with the task's message in other words (see workbench/tasks/prompts.py)"
+    parser.add_argument("--prompts", type=str | None, default=None, help=pack)
+    parser.add_argument("--backbone", default="nano", help="shipped name, folder, or hub id")
+    parser.add_argument("--revision", type=str | None, default=None, help="revision of a hub backbone")
+    parser.add_argument("--method", default="lta-thinker", help=f"one of {', '.join(sorted(METHODS))}")
+    cls = choose("method", _asked(argv, "method", "lta-thinker"), METHODS)
+    presets = {"default": cls.Config(), **cls.presets}
+    parser.add_argument("--preset", default="default", help=f"options to start from: {', '.join(presets)}")
+    if fields(cls.Config):
+        preset = choose("preset", _asked(argv, "preset", "default"), presets)
+        parser.add_argument("--options", type=cls.Config, default=preset)
+    else:
+        parser.add_argument("--options", type=dict, default={}, help="this method has no options")
+
+
+def _asked(argv: Sequence[str], name: str, default: str) -> str:
+    """What the command line says `--name` is, before it is parsed: which options exist depends on it."""
+    pairs = [
+        word.split("=", 1) if "=" in word else [word, after] for word, after in zip(argv, [*argv[1:], ""], strict=True)
+    ]
+    given = {option: value for option, value in reversed(pairs)}
+    config = _config(given["--config"]) if "--config" in given else {}  # read here first: in our words if it is bad
+    return given.get(f"--{name}", str(config.get(name, default)))
+
+
+def _config(path: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        return {}  # the parser says so
+    content = read_yaml(path, "a run's config.yaml")
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{shown(path)} holds no settings; give a run's config.yaml")
+    return content or {}

@@ -1,0 +1,11 @@
+"""What a method answers, with its own thoughts and with others: from a method to stores, and what they prove.
+
+    collect     `collect`: any method over examples, its thoughts and answers in a store
+    asking      what is asked of it, checked before the first answer
+    journal     what is answered so far, kept beside the store: a collection goes on where it was stopped
+    changes     thoughts dropped, swapped between questions, averaged, noised, before they are answered with
+    counter     counter-tests: what each change costs
+    answering   a live model for `widgets.Probe`: one question answered behind thoughts that were moved by hand
+
+Imports config, files, backbone, tasks, methods, store, runs and analysis; draws nothing.
+"""
