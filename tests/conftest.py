@@ -5,11 +5,12 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", TQDM_DISABLE="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import blame
 import pytest
 from jaxtyping import install_import_hook
 
@@ -41,6 +42,22 @@ CHAT = (  # Qwen's shape: role and message between two marks
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For several workers: slow tests first and one by one, so that none is left alone at the end; others by file."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("slow", "xdist_group")):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def warnings_of_our_own_are_errors() -> Iterator[None]:
+    """Also where the warning names a frame of torch that only handed our call on."""
+    with blame.raising():
+        yield
 
 
 @pytest.fixture(scope="session")

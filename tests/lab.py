@@ -49,6 +49,7 @@ STATE = """() => code().map((cell) => ({
 }))"""
 # anywidget gives a widget two seconds to load, after which it stays deaf: too few on a busy machine
 PATIENT = "AbortSignal.timeout = ((short) => (time) => short(60 * time))(AbortSignal.timeout.bind(AbortSignal))"
+WAIT = 300_000  # milliseconds, for whatever is to come: a shared machine may be many times slower than a quiet one
 ASK = """async (code) => {
     const future = panel.sessionContext.session.kernel.requestExecute({ code, silent: false, store_history: false });
     let said = "";
@@ -88,7 +89,7 @@ def served(home: Path) -> Iterator[str]:
 
 
 def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(240):
+    for _ in range(WAIT // 500):
         assert server.poll() is None, log.read_text()[-2000:]
         try:
             with urllib.request.urlopen(address, timeout=5):
@@ -115,6 +116,7 @@ def browsed(width: int = 1300, height: int = 1000) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(WAIT)
         page.add_init_script(PATIENT)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("request", lambda request: hosts.add(urlparse(request.url).hostname))
@@ -132,11 +134,22 @@ def browsed(width: int = 1300, height: int = 1000) -> Iterator[Page]:
 def open_notebook(page: Page, address: str, name: str) -> None:
     """Show a notebook of the lab, and start to run all its cells (`window.finished` tells when they are)."""
     page.goto(f"{address}/lab?reset", wait_until="domcontentloaded")
-    page.wait_for_function("() => window.jupyterapp !== undefined", timeout=60_000)
+    page.wait_for_function("() => window.jupyterapp !== undefined")
     page.evaluate(f"(name) => void ({OPEN})(name)", name)  # waiting here would be without a limit
-    page.wait_for_function("() => window.ran !== undefined", timeout=60_000)
+    page.wait_for_function("() => window.ran !== undefined")
 
 
 def asked(page: Page, code: str) -> str:
     """What the notebook's kernel prints when it runs `code`, or the message of its error."""
     return page.evaluate(ASK, code)
+
+
+def told(page: Page, code: str, wanted: str) -> None:
+    """Wait until the notebook's kernel prints `wanted` when it runs `code`: what the page does takes its time."""
+    found = asked(page, code)
+    for _ in range(WAIT // 100):
+        if found == wanted:
+            return
+        page.wait_for_timeout(100)
+        found = asked(page, code)
+    assert found == wanted

@@ -2,7 +2,7 @@
 
 Orders (JSON): "settings" of TrainConfig; "method", mean-read unless given; "pause", seconds per step, so that there is
 a middle to interrupt; "stop", a step at which the last process alone gets a Ctrl-C, and then all resume. Each
-checkpoint is a line on stdout, and so are each file of weights and what was sharded.
+checkpoint is a line on stdout, and so are each file of weights, the seed of each step and what was sharded.
 """
 
 import json
@@ -46,7 +46,9 @@ def main(path: str, folder: Path, orders: dict) -> None:
         time.sleep(pause)
         if planned.number == stop and self.accelerator.is_last_process:
             signal.raise_signal(signal.SIGINT)
-        return whole_step(self, batch, planned)
+        values = whole_step(self, batch, planned)
+        print(f"noise of step {planned.number}: {torch.initial_seed()}", flush=True)  # what dropout was drawn from
+        return values
 
     def told(content, path):
         if isinstance(content, dict):  # and not the prompts of a stage

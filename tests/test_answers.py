@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workbench.tasks import equality, load_task
-from workbench.tasks.answers import boxed, last_number, math_answer, option_letter, unwrapped, yes_or_no
+from workbench.tasks.answers import boxed, math_answer, number_answer, option_letter, unwrapped, yes_or_no
 from workbench.tasks.equality import equal_math
 
 # ------------------------------------------------------------------------------------------------------ strict answers
@@ -20,12 +20,12 @@ from workbench.tasks.equality import equal_math
     ("completion", "answer"),
     [
         ("$\\boxed{1,234}$.", "1234"), ("-5", "-5"), ("3.14159.", "3.14159"), ("10%", "10"), ("1.005", "1.005"),
-        ("#### -$10", "-10"), ("#### $-10", "-10"), ("#### −10", "-10"), ("f(3)-5", "5"), ("1,2,3", "3"),
+        ("#### -$10", "-10"), ("#### $-10", "-10"), ("#### −10", "-10"), ("f(3)-5", None), ("1,2,3", None),
         ("1{,}234", "1234"), ("12,\\!345", "12345"), ("#### **7**", "7"), ("#### $\\boxed{-3}$", "-3"),
     ],
 )  # fmt: skip
 def test_numbers(completion, answer):
-    assert last_number(completion) == answer
+    assert number_answer(completion) == answer
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,10 @@ def test_numbers(completion, answer):
         # none, or no decision
         ("option G", None), ("#### G", None), ("#### F", None), ("", None), ("####", None), ("#### ", None),
         ("A) 5 or B) 6", None), ("#### 24", None), ("P(A) = 0.5", None), ("Vitamin C helps", None), ("C-section", None),
+        ("#### B or C", None), ("#### A, B", None), ("#### D/E", None), ("The answer is (B) or (C).", None),
+        ("The answer is not (B).", None),
+        ("Option B is incorrect.", None), ("#### Ｃ", "C"), ("（Ｄ）", "D"), ("#### C, because B is wrong", "C"),
+        ("\\boxed{B and D}", None),
         ("#### Cat", None), ("#### C'est", None), ("\\boxed{24}", None), ("a b c d", None),
     ],
 )  # fmt: skip
@@ -66,6 +70,9 @@ def test_letters(completion, answer):
         ("#### True", "Yes"), ("#### false", "No"), ("it is true", None), ("#### maybe", None),
         ("\\boxed{\\text{No}}", "No"),
         ("There is no way. The answer is Yes since no one knows.", "Yes"), ("answer: no", "No"), ("There is no", "No"),
+        ("#### Yes or no", None), ("#### No idea", None), ("#### Yes/No", None), ("The answer is not yes.", None),
+        ("Is it yes or no?", None),
+        ("#### No one", None), ("#### No, there is one", "No"), ("#### ＮＯ", "No"), ("#### No because it melts", "No"),
         ("There is no snow", None), ("It is No. 1", None), ("yesterday, nobody", None), ("yes\nbecause", "Yes"),
         ("The answer is `Yes`.", "Yes"), ("#### Not sure", None), ("Finished reasoning, the answer is: Yes.", "Yes"),
     ],
@@ -114,7 +121,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join) | st.text())
 def test_reading_never_fails(text):
-    assert last_number(text) is None or last_number(text)
+    assert number_answer(text) is None or number_answer(text)
     assert option_letter(text, "ABCDEF") in (None, *"ABCDEF")
     assert yes_or_no(text) in (None, "Yes", "No")
     assert boxed(text) is None or unwrapped(math_answer(text) or "x")
@@ -125,7 +132,7 @@ def test_endless_repetition_is_read_quickly():
     start = time.perf_counter()
     for piece in [*PIECES, "answer ", "the answer is ", "option ", "$5$ ", " \n", "\\text{", "1,"]:
         for text in (piece * 3000, f"#### {piece * 3000}", "".join(rng.choices(PIECES, k=3000))):
-            for read in (last_number, yes_or_no, math_answer, lambda t: option_letter(t, "ABCDE")):
+            for read in (number_answer, yes_or_no, math_answer, lambda t: option_letter(t, "ABCDE")):
                 read(text)
     assert time.perf_counter() - start < 20
 
@@ -149,6 +156,65 @@ def test_endless_repetition_is_read_quickly():
 )  # fmt: skip
 def test_latex_equality(prediction, gold, same):
     assert equal_math(prediction, gold) is same
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        # a fragment is not all of it
+        ("7\\sqrt(3)", "7"), ("7\\sqrt(3)", "7\\sqrt(5)"), ("g(t)=1", "\\forall t<0, g(t)=1"), ("1,2,\\ldots", "1,2"),
+        ("5 or 6", "5"),
+        ("0.\\overline{3}", "0.3"), ("4\\frac", "4"), ("5 +", "5"), ("2 3", "5"), ("3 \\pmod 5", "3"),
+        ("f'(x)", "f(x)"), ("\\vec{a}", "a"),
+        # bases, units, subscripts
+        ("101_2", "101_3"), ("101_{2}", "101"), ("(47)_8", "(47)_9"), ("5\\text{ kg}", "5\\text{ lb}"),
+        ("5 cm", "5 mm"), ("5\\%", "5\\text{ cm}"),
+        ("5t", "5"), ("5c", "5d"), ("x_1", "x_2"), ("\\log_2 9", "\\log_3 9"), ("y=5", "x=5"),
+        # small and long numbers
+        ("\\frac{1}{300!}", "\\frac{1}{301!}"), ("2^{-80}", "2^{-81}"), ("10^{-12}", "10^{-13}"), ("e^{-90}", "0"),
+        ("0.333333", "\\frac13"),
+        ("\\pi\\cdot 10^{-25}", "\\pi\\cdot 10^{-26}"), ("2^{900}+1", "2^{900}"), ("(10^{-20}, 1)", "(10^{-21}, 1)"),
+        ("x<e^{-50}", "x<e^{-60}"),
+        ("1+\\frac{2}{\\mathrm{e}}", "1-\\frac{2}{\\mathrm{e}}"), ("[0,e^{-40}]", "[0,e^{-41}]"),
+        # words are no products of letters
+        ("\\text{listen}", "\\text{silent}"), ("never", "\\text{nerve}"), ("\\text{A}", "\\text{B}"),
+    ],
+)  # fmt: skip
+def test_what_differs_is_not_equal(one, other):
+    assert not equal_math(one, other)
+    assert not equal_math(other, one)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold"),
+    [
+        ("3\\sqrt(2)", "\\sqrt{18}"), ("5", "5\\text{ cm}^2"), ("12 inches", "12\\text{ inch}"), ("101_{2}", "101_2"),
+        ("50\\%", "0.5"),
+        ("50\\%", "50"), ("1.5\\pi", "\\frac{3\\pi}{2}"), ("10^{-3}", "0.001"), ("3\\text{ or }4", "4, 3"),
+        ("even", "\\text{even}"),
+        ("2\\frac12", "2.5"), ("y=2x+1", "y = 1+2x"), ("(-\\infty, 3)", "(-\\infty,3)"), ("pi", "\\pi"),
+        ("\\$1,250", "1250"),
+        ("\\left[0,\\tfrac12\\right)", "[0,0.5)"), ("\\{1, 2\\}", "\\{2,1\\}"),
+        ("\\frac{1}{\\sqrt3}", "\\frac{\\sqrt3}{3}"),
+    ],
+)  # fmt: skip
+def test_what_is_written_otherwise_is_equal(prediction, gold):
+    assert equal_math(prediction, gold)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("\\boxed{\\boxed{5}}", "5"), ("\\boxed{3+\\boxed{4}}", "3+{4}"), ("#### 3+\\boxed{4}", "3+{4}"),
+        ("#### so $x = \\boxed{4}$.", "4"),
+        ("#### \\boxed{1}, \\boxed{2}", "{1}, {2}"), ("#### " + "x" * 2000, None),
+        ("\\boxed{" * 9000 + "5" + "}" * 9000, None),
+        ("#### Step 1: square\n\\boxed{9}", "9"),
+    ],
+)  # fmt: skip
+def test_boxes_in_boxes(completion, answer):
+    """Each is read as a whole, however deep they lie."""
+    assert math_answer(completion) == answer
 
 
 def test_equality_from_any_thread():

@@ -33,6 +33,7 @@ def holes(backbone: Backbone) -> tuple[torch.Tensor, Thoughts]:
     return ids, Thoughts(backbone.embed(ids), mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_thoughts_that_are_words_answer_and_score_as_the_text_does(tiny, family):
     backbone = tiny(family)

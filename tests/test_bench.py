@@ -26,6 +26,7 @@ def test_the_reference_shape_is_the_likelihood_of_the_library(tiny):
         torch.testing.assert_close(reference_loss(method, prompts, batched), ours, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_result_has_every_rung_and_ratio(tiny):
     found = training(tiny(), SMALL, batch_size=3, repeats=1, timer="cpu")
     assert set(found["rungs"]) == {rung.name for rung in RUNGS}
@@ -41,6 +42,7 @@ def test_the_result_has_every_rung_and_ratio(tiny):
         assert found["rungs"][rung.name]["floor"] == pytest.approx(max(least, found["bytes_floor"]))
 
 
+@pytest.mark.slow
 def test_the_compiled_way_is_measured_when_asked_for(tiny, monkeypatch):
     """Whether it computes the same is asked in test_packing."""
     module, within = sys.modules[training.__module__], []

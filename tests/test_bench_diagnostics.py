@@ -11,6 +11,7 @@ from workbench.bench import tables
 bench = import_module("workbench.bench.diagnostics")  # the package has a function of this name
 
 
+@pytest.mark.slow
 def test_a_store_is_described_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "PART", 30)
     found = bench.diagnostics(70, 2, 32, reference=20, level=None, folder=tmp_path)
@@ -43,6 +44,7 @@ def test_the_random_store_is_a_store(tmp_path, monkeypatch):
     assert table.loc[table["statistic"] == "effective_rank", "value"].min() > 10
 
 
+@pytest.mark.slow
 def test_what_fails_is_said(tmp_path):
     with pytest.raises(RuntimeError, match=r"describing 1 x 2 thoughts of 8 failed: .*give at least 2 examples"):
         bench.diagnostics(1, 2, 8, reference=4, folder=tmp_path)

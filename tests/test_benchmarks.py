@@ -280,8 +280,56 @@ def test_bad_input_is_one_sentence(tmp_path, name, lines, complaint):
     assert str(tmp_path) in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["gsm8k", "math500", "aqua", "strategyqa", "date_understanding", "prosqa"])
+def test_how_a_file_was_saved(tmp_path, name):
+    """With a byte order mark and Windows' line ends it is read; in UTF-16 it is said how to save it."""
+    rows: dict[str, tuple[str, object]] = {
+        "gsm8k": ("test.jsonl", {"question": "Anna’s?", "answer": "x\n#### 5"}),
+        "math500": ("test.jsonl", MATH | {"unique_id": "t"}),
+        "aqua": ("test.jsonl", AQUA),
+        "strategyqa": ("strategyqa_dev.jsonl", FACT),
+        "date_understanding": ("task.json", {"examples": [DATE]}),
+        "prosqa": (
+            "test.json",
+            [{"question": "Tom is a wugs. Is Tom a wugs or daxes?", "answer": "Tom is a wugs.", "steps": []}],
+        ),
+    }
+    file, content = rows[name]
+    path, task = tmp_path / file, load_task(f"{name}-all" if name == "date_understanding" else name, str(tmp_path))
+    text = json.dumps(content, ensure_ascii=False, indent=None if file.endswith("l") else 1) + "\n"
+    path.write_text(text, encoding="utf-8")
+    plain = task.examples("test")
+    path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert task.examples("test") == plain
+    for encoding in ("utf-16", "utf-16-le", "utf-32-be"):
+        path.write_text(text, encoding=encoding)
+        with pytest.raises(ValueError, match=r"is not UTF-8 text; save it as UTF-8, or give [^\n]*$"):
+            task.examples("test")
+    path.write_text("[" * 5000 + "]" * 5000 if not file.endswith("l") else '{"a":' * 5000 + "1" + "}" * 5000)
+    with pytest.raises(ValueError, match=r"not JSON \(nested too deep\); [^\n]*$"):
+        task.examples("test")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "row"),
+    [
+        ("gsm8k", "test.jsonl", {"question": "?", "answer": "long " * 999}),
+        ("math500", "test.jsonl", MATH | {"unique_id": "t", "answer": "x" * 2000}),
+        ("math500", "test.jsonl", MATH | {"unique_id": "t", "level": "y" * 2000}),
+        ("aqua", "test.jsonl", AQUA | {"options": ["long" * 999]}),
+        ("strategyqa", "strategyqa_dev.jsonl", FACT | {"facts": list(range(999))}),
+        ("strategyqa", "strategyqa_dev.jsonl", FACT | {"answer": "maybe" * 999}),
+    ],
+)
+def test_a_sentence_repeats_little_of_what_it_complains_of(tmp_path, name, file, row):
+    write(tmp_path / file, row)
+    with pytest.raises(ValueError, match=f"{file}, line 1: ") as error:
+        load_task(name, str(tmp_path)).examples("test")
+    assert len(str(error.value)) < len(str(tmp_path)) + 300
+
+
 def test_missing_dates_and_unknown_parsers(tmp_path):
-    with pytest.raises(ValueError, match=r"no file at .*task\.json; give BIG-bench's task\.json"):
+    with pytest.raises(ValueError, match=r"no file at .*task\.json; give the path of BIG-bench's task\.json"):
         load_task("date_understanding", str(tmp_path)).examples("test")
     with pytest.raises(ValueError, match=r"unknown way to parse answers 'refrence'.*did you mean 'reference'\?$"):
         load_task("gsm8k", parse="refrence")  # type: ignore[arg-type]

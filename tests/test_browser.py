@@ -30,8 +30,10 @@ DRAWN = (
 )
 
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("tour"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: install it to test notebooks in a real page"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
 ]
 
 
@@ -66,7 +68,7 @@ def opened(lab: str, page: Page) -> Callable[[str], None]:
 
 def test_the_tour_runs_and_draws(opened: Callable[[str], None], page: Page, tmp_path: Path):
     opened("00_tour.ipynb")
-    page.wait_for_function("() => window.finished", timeout=300_000)
+    page.wait_for_function("() => window.finished")
     page.wait_for_timeout(1000)  # the last figures are drawn after the last reply
     cells = page.evaluate(STATE)
     page.evaluate("() => code()[6].node.scrollIntoView()")
@@ -86,13 +88,13 @@ def test_a_watched_run_is_drawn_in_place_and_saved_by_the_stop_button(opened: Ca
     folder = runs.RUNS / "notebooks" / "browser"
     shutil.rmtree(folder, ignore_errors=True)
     opened("long.ipynb")
-    page.wait_for_function(f"() => ({DRAWN})(0).length === 2", timeout=120_000)
+    page.wait_for_function(f"() => ({DRAWN})(0).length === 2")
     page.evaluate("() => (window.first = [...code()[0].node.querySelectorAll('.js-plotly-plot')])")
     before = page.evaluate(DRAWN, 0)
-    page.wait_for_function(f"(before) => ({DRAWN})(0).every((now, k) => now !== before[k])", arg=before, timeout=60_000)
+    page.wait_for_function(f"(before) => ({DRAWN})(0).every((now, k) => now !== before[k])", arg=before)
     assert page.evaluate("() => first.every((figure) => figure.isConnected)"), "drawn anew, not in place"
     page.evaluate("() => void jupyterapp.commands.execute('notebook:interrupt-kernel')")
-    page.wait_for_function("() => window.finished", timeout=60_000)
+    page.wait_for_function("() => window.finished")
     (cell,) = page.evaluate(STATE)
     assert cell["outputs"] == 4  # progress, two figures, and how the run ended
     assert cell["figures"] == 2

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lab import CHROMIUM, STATE, asked, browsed, open_notebook, served, write_notebook
-from playwright.sync_api import Page
+from lab import CHROMIUM, STATE, WAIT, asked, browsed, open_notebook, served, told, write_notebook
+from playwright.sync_api import Page, expect
 from stores import synthetic_store
 
 from workbench import store
@@ -27,8 +27,10 @@ PIXELS = 'print(*(f"{{x}} {{y}}" for x, y in {}.live.points[:, :2]))'
 WIDTH, HEIGHT = 1000, 1500
 
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("browser inspect"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: install it to test widgets in a real page"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(1800),
 ]
 
 
@@ -52,9 +54,9 @@ def page(lab: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[P
     """The page of a notebook, run, with nothing beside it."""
     with browsed(WIDTH, HEIGHT) as page:
         open_notebook(page, lab, request.param)
-        page.wait_for_function("() => window.finished", timeout=60_000)
+        page.wait_for_function("() => window.finished")
         page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
-        page.locator(".jp-OutputArea canvas").first.wait_for(timeout=30_000)
+        page.locator(".jp-OutputArea canvas").first.wait_for()
         page.wait_for_timeout(1500)  # the first frames
         assert [cell["errors"] for cell in page.evaluate(STATE)] == [[]]
         yield page
@@ -94,14 +96,17 @@ def test_a_lasso_selects_exactly_the_thoughts_under_it(page: Page):
     inside = (points[:, 0] > x0) & (points[:, 0] < x1) & (points[:, 1] > y0) & (points[:, 1] < y1)
     assert 5 < inside.sum() < 80
     lasso(page, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
-    assert asked(page, "print(*inspector.selection)").split() == [str(row) for row in np.flatnonzero(inside)]
+    told(page, "print(*inspector.selection)", " ".join(map(str, np.flatnonzero(inside))))
     questions = asked(page, "print(*inspector.selected['example'].unique())").split()
-    assert page.locator(".wb-grid").first.locator("tbody tr").count() == len(questions)
+    expect(page.locator(".wb-grid").first.locator("tbody tr")).to_have_count(len(questions), timeout=WAIT)
     asked(page, "inspector.select(())\ninspector.step = 1")
     page.wait_for_timeout(500)
     lasso(page, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)])  # what is hidden cannot be drawn around
-    found = np.array(asked(page, "print(*inspector.selection)").split(), int)
-    assert set(found) == {row for row in np.flatnonzero(inside) if row % 3 == 1}
+    told(
+        page,
+        "print(*sorted(inspector.selection))",
+        " ".join(str(row) for row in np.flatnonzero(inside) if row % 3 == 1),
+    )
 
 
 def gap(values: np.ndarray, near: float) -> float:
@@ -121,12 +126,12 @@ def test_a_slider_changes_the_plot_and_the_mouse_reads_a_point(page: Page):
     slider.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(700)
-    assert asked(page, "print(inspector.step)") == "0"
+    told(page, "print(inspector.step)", "0")
     after = canvas.screenshot()
     assert after != before
     page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(700)
-    assert asked(page, "print(inspector.step)") == "None"
+    told(page, "print(inspector.step)", "None")
     row = 4
     x, y = pixels(page)[row]
     page.mouse.move(x, y)
@@ -140,7 +145,7 @@ def test_a_slider_changes_the_plot_and_the_mouse_reads_a_point(page: Page):
     assert box["height"] <= 6 * 20
     page.mouse.click(x, y)
     page.wait_for_timeout(700)
-    assert asked(page, "print(inspector.selection == (inspector.thought,))") == "True"
+    told(page, "print(inspector.selection == (inspector.thought,))", "True")
 
 
 @each("page", ["inspect.ipynb"], indirect=True)
@@ -165,10 +170,10 @@ def test_the_keyboard_reaches_everything(page: Page):
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.wait_for_timeout(500)
-    assert asked(page, "print(inspector.question)") == "1"
+    told(page, "print(inspector.question)", "1")
     page.keyboard.press("Home")
     page.wait_for_timeout(500)
-    assert asked(page, "print(inspector.question)") == "0"  # the one with markup and a long word
+    told(page, "print(inspector.question)", "0")  # the one with markup and a long word
     assert page.locator("img[src=x]").count() == 0
     assert (
         page.evaluate(
@@ -179,7 +184,7 @@ def test_the_keyboard_reaches_everything(page: Page):
     header = grid.locator("th button").nth(1)
     header.press("Enter")
     page.wait_for_timeout(500)
-    assert asked(page, "print(inspector.table.sort)") == "gold"
+    told(page, "print(inspector.table.sort)", "gold")
     golds = grid.locator("tbody td:nth-child(2)").all_inner_texts()
     assert golds == asked(page, "print(*inspector.table.frame['gold'].astype(int).sort_values())").split()
 
@@ -187,7 +192,7 @@ def test_the_keyboard_reaches_everything(page: Page):
 @each("page", ["compare.ipynb"], indirect=True)
 def test_what_is_selected_on_one_map_is_selected_on_the_other(page: Page):
     for figure in range(2):  # which move what is below them
-        page.locator(".js-plotly-plot .main-svg").nth(figure).wait_for(timeout=30_000)
+        page.locator(".js-plotly-plot .main-svg").nth(figure).wait_for()
     page.wait_for_timeout(1000)
     points = pixels(page, "compare.maps['first']")
     x0 = gap(points[:, 0], float(np.quantile(points[:, 0], 0.85)))

@@ -35,8 +35,10 @@ for monitor in monitors:
     monitor.every = 2.0
 """
 pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("browser training"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found: install it to test widgets in a real page"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
 ]
 
 
@@ -57,7 +59,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
 
 def finished(page: Page, cells: int) -> None:
     """All cells have run without an error."""
-    page.wait_for_function("() => window.finished", timeout=240_000)
+    page.wait_for_function("() => window.finished")
     found = page.evaluate(STATE)
     assert [cell["errors"] for cell in found] == [[]] * cells
 
@@ -120,13 +122,12 @@ def test_a_run_started_from_the_page_trains_shows_its_curve_and_stops(lab: tuple
             finished(page, 3)
             for cell in (1, 2):
                 button(page, cell, "Start").press("Enter")
-            page.wait_for_function(f"() => ({step})().every((now) => now >= 3)", timeout=240_000)
+            page.wait_for_function(f"() => ({step})().every((now) => now >= 3)")
             curve = "() => code()[1].node.querySelectorAll('.js-plotly-plot .scatterlayer .point').length"
-            page.wait_for_function(f"() => ({curve})() >= 3", timeout=60_000)
+            page.wait_for_function(f"() => ({curve})() >= 3")
             asked(page, "1")  # the kernel is free while both train
             button(page, 1, "Stop").press("Enter")
-            page.wait_for_function("() => code()[1].node.textContent.includes('stopped, its last checkpoint')",
-                                   timeout=60_000)  # fmt: skip
+            page.wait_for_function("() => code()[1].node.textContent.includes('stopped, its last checkpoint')")
             picture(page, 1, tmp_path / "training.png")
             assert (work / "one" / "checkpoint.pt").exists()
             done = runs.read_metrics(work / "one")["step"].max()
@@ -136,14 +137,15 @@ def test_a_run_started_from_the_page_trains_shows_its_curve_and_stops(lab: tuple
 
             page.evaluate("() => panel.sessionContext.session.kernel.restart()")
             page.evaluate("() => panel.sessionContext.session.kernel.info")
-            page.evaluate("() => { window.finished = false; jupyterapp.commands.execute('notebook:run-all-cells')"
-                          ".then(() => (window.finished = true)) }")  # fmt: skip
+            page.evaluate(
+                "() => { window.finished = false; jupyterapp.commands.execute('notebook:run-all-cells')"
+                ".then(() => (window.finished = true)) }"
+            )
             finished(page, 3)
-            page.wait_for_function("() => code()[2].node.textContent.includes(': training')", timeout=60_000)
+            page.wait_for_function("() => code()[2].node.textContent.includes(': training')")
             assert asked(page, "print(monitors[0].state, monitors[1].state)") == "stopped running"
             button(page, 2, "Stop").press("Enter")
-            page.wait_for_function("() => code()[2].node.textContent.includes('stopped, its last checkpoint')",
-                                   timeout=60_000)  # fmt: skip
+            page.wait_for_function("() => code()[2].node.textContent.includes('stopped, its last checkpoint')")
     finally:
         for name in ("one", "two"):
             runs.stop_training(work / name)

@@ -68,6 +68,14 @@ def test_dropped_zeroed_truncated_scaled():
         assert torch.equal(new.vectors, 3 * old.vectors)
 
 
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8, 13, 50, 201])
+def test_shuffled_gives_each_question_anothers_thoughts_and_all_of_them_once(count):
+    given = thoughts(count)
+    changed = change_named("shuffled")(given)
+    assert all(new is not own for new, own in zip(changed, given, strict=True))
+    assert {id(new) for new in changed} == {id(own) for own in given}
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

@@ -70,7 +70,7 @@ def test_no_command_prints_what_there_is(capsys):
 
 def test_train_leaves_a_run(trained, capsys, tiny_folder):
     assert {path.name for path in trained.iterdir()} == {
-        *("config.yaml", "metrics.jsonl", "checkpoint.pt", "weights.safetensors", "result.json")
+        *("config.yaml", "metrics.jsonl", "checkpoint.pt", "weights.safetensors", "result.json", "process.json")
     }
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config == {
@@ -92,6 +92,7 @@ def test_train_takes_dotted_options_and_says_what_is_next(backbone, tmp_path, ca
     assert load_file(tmp_path / "run" / "weights.safetensors")["vectors"].shape == (2, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--preset", "reference", "--options.thoughts", "3"], ["--data", "easy"]])
 def test_config_of_a_run_makes_the_same_run_again(backbone, tmp_path, options):
     assert main(["train", *backbone, *SHORT, *options, "--out", str(tmp_path / "a")]) == 0
@@ -168,6 +169,7 @@ def test_figures_of_stores_and_runs_of_one_name(made, trained, tmp_path, capsys)
     assert first["figure"]["data"] == second["figure"]["data"]
 
 
+@pytest.mark.slow
 def test_pretrain(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(pretrain, "measure", partial(pretrain.measure, count=2))
     small = {"steps": 16, "batch_size": 4, "width": 32, "layers": 1, "heads": 2}
@@ -186,6 +188,7 @@ def loaded(argv: list[str]) -> set[str]:
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split())
 
 
+@pytest.mark.slow
 def test_looking_at_stores_needs_no_torch(tmp_path):
     store.save(synthetic_store(), tmp_path / "a.nc")
     found = loaded(["score", str(tmp_path / "a.nc")])
@@ -193,6 +196,7 @@ def test_looking_at_stores_needs_no_torch(tmp_path):
     assert not {"torch", "transformers"} & found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "collect"])
 def test_saying_what_there_is_needs_nothing_that_does_it(command):
     """Methods bring torch and transformers in, since one file holds a method and its options; the rest stays out."""
@@ -303,6 +307,7 @@ def test_a_mistake_is_one_sentence(name, broken, tmp_path, capsys, monkeypatch):
     refused(placed(command, broken, tmp_path), complaint, tmp_path, capsys)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_A_MODEL)
 def test_a_mistake_with_a_model_is_one_sentence(name, broken, backbone, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -79,6 +79,20 @@ def test_adapters_have_the_gradients_of_plain_passes(tiny, task):
         torch.testing.assert_close(gradient, theirs[name], atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("rank", "alpha"), [(2, 8.0), (4, 1.0)])
+def test_an_adapter_counts_alpha_over_rank(tiny, rank, alpha):
+    """y = W x + alpha / rank B A x, of every layer that has one."""
+    model = trained_copy(tiny(), rank, alpha).model
+    adapted = [module for module in model.modules() if hasattr(module, "lora_A")]
+    assert len(adapted) == 2 * 7
+    for layer in adapted:
+        a, b = layer.lora_A["default"], layer.lora_B["default"]
+        torch.nn.init.normal_(b.weight, generator=torch.Generator().manual_seed(0))
+        x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(1))
+        expected = layer.base_layer(x) + alpha / rank * (x @ a.weight.T @ b.weight.T)
+        torch.testing.assert_close(layer(x), expected)
+
+
 def test_half_precision_is_trained_in_float32(tiny):
     half = Backbone(tiny().model.bfloat16(), tiny().tokenizer, "half")
     assert {p.dtype for p in coconut(half).parameters()} == {torch.float32}
@@ -109,7 +123,7 @@ def test_a_tokenizer_without_marks_is_given_some(task, rank):
     assert prompt.after[0] == end
     method.loss([prompt], 2).total.backward()
     assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
-    assert trained_copy(given, marks=False).marks == ("", "")
+    assert trained_copy(given, marks=()).marks == ("", "")
 
 
 def test_without_peft_adapters_are_a_sentence(tiny, monkeypatch):

@@ -50,6 +50,20 @@ def test_batches_paths_and_draws_are_where_they_were_asked(tiny):
     assert len(set(found["text"].values.flatten().tolist())) > 3
 
 
+def test_the_noise_of_a_change_is_the_same_whatever_the_batches(tiny):
+    """Batches are of like lengths, so places in a batch and in the list of examples differ."""
+    method, examples = build("soft-prompt", tiny()), TASK.examples("test", 6)
+    lengths = [len(method.render(example, TASK).before) for example in examples]
+    assert lengths != sorted(lengths)
+    stores = [
+        collect(method, TASK, examples, decoding=Decoding(1), change="noised:1", batch_size=size) for size in (1, 2, 6)
+    ]
+    noise = stores[0]["thought"].values - method.think([method.render(examples[0], TASK)]).vectors.detach().numpy()
+    assert len({row.tobytes() for row in noise}) == 6  # each question has its own
+    for other in stores[1:]:
+        np.testing.assert_array_equal(other["thought"].values, stores[0]["thought"].values)
+
+
 def test_each_path_is_answered_behind_its_own_thoughts(tiny, monkeypatch):
     """Rows are [before | the thoughts that are there | after], example by example and path by path."""
     backbone = tiny()

@@ -161,6 +161,7 @@ def test_neighbours_are_those_of_a_sample_among_all(monkeypatch):
     pd.testing.assert_frame_equal(d.describe(store), d.describe(store, stream=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [0, 2**31])
 def test_a_lazily_opened_store_is_described_as_a_loaded_one(tmp_path, monkeypatch, kept):
     monkeypatch.setattr(blocks, "KEPT", kept)

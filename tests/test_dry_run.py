@@ -130,6 +130,7 @@ def test_what_is_kept_is_what_training_holds(tiny, task, optimizer, preset):
     assert memory_kept(method, config, processes=2) == replace(alone, gradients=2 * alone.gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("family", "within"), [("qwen3", 0.1), ("llama", 0.1), ("gpt2", 0.3)])
 def test_what_passes_is_about_what_a_pass_keeps(tiny_folder, family, within, dtype):

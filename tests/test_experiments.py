@@ -61,7 +61,8 @@ def test_the_known_setting_is_kept_and_another_refused(tmp_path, here):
 
 
 def test_a_stopped_cell_goes_on_where_it_was(tmp_path, here):
-    cell = Cell("soft-prompt", 1, {"thoughts": 2}, replace(TINY, epochs=2), {}, {"a": Answers(), "b": Answers(draws=2)})
+    stores = {"a": Answers(), "b": Answers(draws=2, temperature=1.0)}
+    cell = Cell("soft-prompt", 1, {"thoughts": 2}, replace(TINY, epochs=2), {}, stores)
     (done,) = run_cells(SETTING, [cell], tmp_path, Console())
     first = done.store("a")
     weights = (done.folder / "weights.safetensors").read_bytes()
@@ -75,6 +76,7 @@ def test_a_stopped_cell_goes_on_where_it_was(tmp_path, here):
     assert np.array_equal(first["thought"], again.store("b")["thought"])
 
 
+@pytest.mark.slow
 def test_processes_give_what_one_does_and_an_error_names_its_cell(tmp_path, here, monkeypatch):
     cells = [Cell("soft-prompt", seed, {"thoughts": 2}, TINY) for seed in (0, 1)]
     alone = run_cells(SETTING, cells, tmp_path / "alone", Console())
@@ -112,6 +114,7 @@ def test_the_table_is_what_the_stores_say(tmp_path, here):
         difference(by["soft-prompt"][:1], by["cot"])
 
 
+@pytest.mark.slow
 def test_every_condition_is_tuned_over_as_many_trials_and_the_best_on_dev_is_run(tmp_path, here):
     trials = rates(SETTING)
     assert [t.training.lr / TINY.lr for t in trials] == pytest.approx(RATES)
@@ -158,7 +161,7 @@ def test_a_wrong_setting_is_one_sentence(setting):
         Setting(**setting)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_and_writes_what_it_promises(name, tmp_path, here, monkeypatch, capsys):
     module = import_module(f"workbench.experiments.{EXPERIMENTS[name]}")

@@ -33,6 +33,7 @@ def plain(value):
     return [plain(inner) for inner in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*EVERY, *GALLERY])
 def test_a_sidecar_redraws_the_same_figure(name, tmp_path):
     figure = EVERY[name][0]() if name in EVERY else GALLERY[name].draw("column")
@@ -106,6 +107,7 @@ def test_png_has_the_dots_asked_for(tmp_path):
     assert int.from_bytes(small.read_bytes()[16:20], "big") == pytest.approx(85 / 25.4 * 150, abs=2)
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_browser_shows_no_upload_button(tmp_path):
     def buttons(path):
@@ -113,7 +115,7 @@ def test_the_browser_shows_no_upload_button(tmp_path):
         command = [BROWSER, *flags.split(), "--disable-background-networking", "--disable-component-update"]
         profile = f"--user-data-dir={tmp_path / 'profile'}"
         done = subprocess.run(
-            [*command, profile, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=120
+            [*command, profile, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=600
         )
         return set(re.findall('data-title="([^"]*)"', done.stdout))
 
@@ -128,6 +130,7 @@ def test_the_browser_shows_no_upload_button(tmp_path):
     assert "Share chart..." not in buttons(save(go.Figure(figure.data), "saved", tmp_path, formats=["html"])[0])
 
 
+@pytest.mark.slow
 @needs_browser
 def test_png_pdf_and_svg_have_print_size(tmp_path):
     paths = save(accuracy(accuracies(), width="column"), "accuracy", tmp_path, formats=["png", "pdf", "svg"])

@@ -42,6 +42,7 @@ def test_a_kept_picture_is_the_figure_of_the_list(name):
     assert [a.text for a in kept.layout.annotations] == [a.text for a in drawn.layout.annotations]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GALLERY)
 def test_every_figure_says_that_its_numbers_are_invented(name):
     plain, marked = GALLERY[name].draw("column"), gallery.marked(GALLERY[name].draw("column"))
@@ -67,6 +68,7 @@ def test_the_call_of_each_figure_names_what_there_is(name):
             assert {keyword.arg for keyword in node.keywords} <= set(known)
 
 
+@pytest.mark.slow
 def test_write_gallery_writes_the_page_beside_the_folder_of_pictures(tmp_path):
     paths = write_gallery(tmp_path, formats=[])
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == [

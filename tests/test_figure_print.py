@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from plotly.offline import get_plotlyjs
 
-from workbench.figures import GALLERY, accuracy, readout, step_similarity
+from workbench.figures import GALLERY, accuracy, readout, step_similarity, template
 from workbench.figures.gallery import marked
 from workbench.figures.look import TEXT, folded, written
 
@@ -35,6 +35,13 @@ TEXTS = """async (figure) => {
         });
     });
 }"""
+# how wide ten letters m and ten letters i are in the font of figures, as this browser finds it, at 100 pixels
+LETTERS = """(family) => {
+    const pen = document.createElement("canvas").getContext("2d");
+    pen.font = `100px ${family}`;
+    return [pen.measureText("mmmmmmmmmm").width, pen.measureText("iiiiiiiiii").width];
+}"""
+HELVETICA = (833, 222)  # by its published table; Arial, Liberation Sans and the other fonts that stand in for it agree
 Box = tuple[str, float, float, float, float]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (Debian: apt-get install chromium)")
@@ -42,11 +49,16 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium found (Deb
 
 @pytest.fixture(scope="module")
 def texts() -> Iterator[Callable[[go.Figure], list[Box]]]:
-    """A browser's page that draws a figure and says where its texts are, in pixels from its upper left corner."""
+    """A browser's page that draws a figure and says where its texts are, in pixels from its upper left corner.
+
+    Figures are laid out for Helvetica and what stands in for it; where a machine has neither, nothing can be judged.
+    """
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         page = browser.new_page(viewport={"width": 800, "height": 1200})
         page.set_content('<div id="figure"></div>')
+        if page.evaluate(LETTERS, template().layout.font.family) != pytest.approx(HELVETICA, rel=0.01):
+            pytest.skip("no font as wide as Helvetica found (Debian: apt-get install fonts-liberation)")
         page.add_script_tag(content=get_plotlyjs())
         yield lambda figure: [tuple(box) for box in page.evaluate(TEXTS, json.loads(str(figure.to_json())))]
         browser.close()
@@ -65,6 +77,7 @@ def complaints(boxes: list[Box], width: float, height: float) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["column", "page"])
 @pytest.mark.parametrize("name", GALLERY)
 def test_no_text_runs_into_another_or_over_the_edge(name, width, texts):
@@ -112,6 +125,7 @@ def test_long_labels_and_captions_are_folded(texts):
     assert complaints(boxes, figure.layout.width, figure.layout.height) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["column", "page"])
 def test_names_of_questions_have_room_beside_a_colour_bar(width, texts):
     ids = ["e9f00825e634", "WWWWWWWWWWWW", "fdd2e74d570c"]

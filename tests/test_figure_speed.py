@@ -215,6 +215,7 @@ def test_a_table_that_does_not_say_where_it_is_from_is_refused():
         speed(table)
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_torch():
     code = "import sys, workbench.figures.speed; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

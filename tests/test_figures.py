@@ -79,6 +79,7 @@ def test_every_figure_has_the_look_the_size_named_axes_and_its_n(name, width):
     assert "sendChartToCloud" in figure.layout.template.layout.modebar.remove
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", ["column", "page"])
 @pytest.mark.parametrize("name", GALLERY)
 def test_every_figure_of_the_gallery_has_the_look_a_size_and_its_n(name, width):
@@ -373,6 +374,7 @@ def test_labels_are_text_not_markup():
     assert accuracy(table).layout.yaxis.ticktext[0] == "&lt;pause&gt;"
 
 
+@pytest.mark.slow
 def test_import_is_light():
     code = (
         "import sys, workbench.figures, workbench.projection\n"

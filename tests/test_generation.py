@@ -47,6 +47,7 @@ def backbone(request) -> Backbone:
     return double(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoding", SETTINGS, ids=str)
 def test_shared_prompts_and_a_queue_write_what_the_plain_way_writes(backbone, decoding):
     rows, seeds = prompts(backbone), list(range(len(LENGTHS)))

@@ -1,11 +1,13 @@
 """What every registered method must do, and what it takes to write one."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from workbench.backbone import Backbone, Completion, Decoding
 from workbench.changes import shuffled
 from workbench.collect import collect
 from workbench.methods import METHODS, Stage, Thoughts, build
@@ -70,6 +72,7 @@ def test_thoughts_have_the_agreed_shape(method, prompts):
     assert all(signal.shape == thoughts.mask.shape for signal in thoughts.signals.values())
 
 
+@pytest.mark.slow
 def test_batch_mates_change_no_thought_and_no_loss(method, prompts):
     together = method.think(prompts)
     for k, prompt in enumerate(prompts):
@@ -115,18 +118,21 @@ def test_what_it_sees_at_test_time_holds_no_answer(method, task, prompts):
     assert torch.equal(one.after, other.after)
 
 
+@pytest.mark.slow
 def test_collects_a_valid_store_whatever_the_batch_size(method, task):
     examples = task.examples("dev", 6)
-    store = collect(method, task, examples, paths=2, draws=2)
+    asked = {"decoding": Decoding(temperature=1.0), "paths": 2, "draws": 2}
+    store = collect(method, task, examples, **asked)
     check(store)
     assert store.sizes["path"] == store.sizes["draw"] == 2
-    small = collect(method, task, examples, paths=2, draws=2, batch_size=1)
+    small = collect(method, task, examples, **asked, batch_size=1)
     torch.testing.assert_close(
         torch.tensor(store.thought.values), torch.tensor(small.thought.values), atol=1e-4, rtol=1e-3
     )
     assert (store.text.values == small.text.values).all()
 
 
+@pytest.mark.slow
 def test_nothing_to_train_is_said(tiny, task, tmp_path):
     with pytest.raises(ValueError, match="'cot' has nothing to train"):
         train(build("cot", tiny()), task, TrainConfig(), tmp_path / "run")
@@ -139,6 +145,36 @@ def test_direct_answers_and_worked_steps_differ_in_the_reply_only(tiny, task):
     assert torch.equal(steps.before, direct.before)
     assert decode(direct.after).rstrip().endswith("####")
     assert direct.target.tolist() == steps.target[-len(direct.target) :].tolist()
+
+
+@pytest.mark.parametrize("written", [" 17\n#### 20\n5 eggs", "\n\n17\n9", "17 #### 20", "17"])
+def test_a_direct_answer_is_the_first_behind_the_mark(tiny, task, monkeypatch, written):
+    """What is written on is no part of it: neither kept nor read."""
+    backbone, limits = tiny(), []
+    ids = tuple(backbone.tokenizer.encode(written))
+
+    def generate(self, rows, decoding, *, draws=1, seeds=None):
+        limits.append(decoding.max_new_tokens)
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return [[Completion(text, ids, False)] * draws for _ in rows]
+
+    monkeypatch.setattr(Backbone, "generate", generate)
+    store = collect(build("direct", backbone), replace(task, answer_tokens=512), task.examples("dev", 2), draws=2)
+    assert set(store["prediction"].values.flatten()) == {"17"}
+    assert limits == [64]
+    if "\n" in written.strip():
+        assert bool(store["finished"].all())
+        assert {text.strip() for text in store["text"].values.flatten()} == {"17"}
+        assert int(store["length"].max()) < len(ids)
+    assert build("cot", backbone).render(task.examples("dev", 1)[0], task).begun == ""
+
+
+def test_a_reply_is_read_by_how_it_was_begun(task):
+    assert task.read("3 + 4 = 7\n#### 7\n") == "7"
+    assert task.read(" 7\n#### 8", "think: ####") == "7"
+    assert task.read("\n", "####") is None
+    dates = load_task("date_understanding")
+    assert dates.read(" B\nC is wrong\n#### C", "#### ") == "B"
 
 
 def test_shuffling_gives_every_question_anothers_thoughts():

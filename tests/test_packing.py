@@ -37,6 +37,7 @@ def test_rows_are_not_padded(tiny, monkeypatch):
     assert shapes[2:] == [(3, max(len(p.before) for p in given)), (3, max(behind))]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own look, which it hides by a filter
 @pytest.mark.parametrize("family", ["qwen3", "gpt2"])
 def test_compiled_layers_have_the_same_gradients_and_only_packed_rows_use_them(tiny, family, monkeypatch):

@@ -27,6 +27,7 @@ def loss_and_gradient(backbone, given, paths=1):
     return losses, torch.autograd.grad((losses * weights).sum(), vectors)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("common", [0, 3])
 @pytest.mark.parametrize("paths", [1, 2])

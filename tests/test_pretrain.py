@@ -13,11 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from workbench import pretrain
-from workbench.backbone import SHIPPED, Backbone
+from workbench.backbone import Backbone
+from workbench.places import BACKBONES
 from workbench.pretrain import PretrainConfig, documents, fit, make_hint, make_model, make_tokenizer
 from workbench.tasks import arith, load_task
 
-NANO = SHIPPED / "nano"
+NANO = BACKBONES / "nano"
 SMALL = PretrainConfig(steps=16, batch_size=8, width=32, layers=1, heads=2)
 SHIFT = [verb for verbs in arith.SHIFT_VERBS.values() for verb in verbs]
 NEW = [*SHIFT, *arith.NONCE_VERBS]
@@ -54,6 +55,7 @@ def test_text_comes_back_from_its_tokens(tokenizer, name):
             assert tokenizer.decode(ids) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difficulty", ["easy", "hard"])
 def test_every_difficulty_is_in_known_tokens(tokenizer, difficulty):
     for example in load_task("arith-shift", difficulty).examples("dev", 300):
@@ -166,6 +168,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(pretrain, "measure", partial(pretrain.measure, count=3))
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes(quick, tmp_path):
     made = [pretrain.pretrain(SMALL, tmp_path / name, seeds) for name, seeds in (("a", (3,)), ("b", (3, 4)))]
     other = pretrain.pretrain(SMALL, tmp_path / "c", (4,))
@@ -186,6 +189,7 @@ def test_the_same_command_gives_the_same_bytes(quick, tmp_path):
     assert Backbone.load(str(made[0])).width == 32
 
 
+@pytest.mark.slow
 def test_a_failed_pretraining_leaves_nothing(monkeypatch, tmp_path):
     def fails(_):
         raise RuntimeError("no")

@@ -96,6 +96,7 @@ def test_trustworthiness_is_sklearns_and_is_sampled_beyond_2000_rows():
     assert pca(cloud(4)).neighbours == 1  # scikit-learn wants fewer than half of the rows
 
 
+@pytest.mark.slow
 def test_umap_keeps_neighbours_is_seeded_and_is_computed_once(cache, monkeypatch):
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.normal(size=(30, 6)) + 8 * k for k in range(3)]).astype(np.float32)
@@ -126,6 +127,7 @@ def test_umap_keeps_neighbours_is_seeded_and_is_computed_once(cache, monkeypatch
     assert table.shape[0] == 32
 
 
+@pytest.mark.slow
 def test_densmap_keeps_how_dense_the_data_are():
     """Two clusters of which one is ten times as wide: on UMAP's map they are alike, on densMAP's not."""
     rng = np.random.default_rng(0)

@@ -200,7 +200,7 @@ MISTAKES = {
     "no tasks": ("verify: true\n", r"must hold 'tasks'"),
     "another key": ("tasks: {gsm8k: {before: a}}\nname: x\n", r"must hold 'tasks'"),
     "verify": ("tasks: {gsm8k: {before: a}}\nverify: maybe\n", r"must hold 'tasks'"),
-    "no YAML": ("tasks: [", r"is not YAML \(.*\); mend it$"),
+    "no YAML": ("tasks: [", r"is not YAML \(line 1, .*\); give a prompt pack"),
     "unknown block": (
         "tasks: {gsm8k: {befor: a}}\n",
         r"'gsm8k' must be a map with some of before, hint, after, generator$",
@@ -236,6 +236,7 @@ def test_a_missing_pack_is_one_sentence(source):
 # ---------------------------------------------------------------------------------------------------- a run with a pack
 
 
+@pytest.mark.slow
 def test_a_run_and_its_stores_say_which_pack(tiny_folder, tmp_path, capsys):
     path = pack(tmp_path, {"arith": {"before": "Think. ", "hint": "So: "}})
     found = load_pack(path)

@@ -254,6 +254,7 @@ def test_paths_are_judged(worked, answer, kind):
 
 def test_an_answer_without_steps_or_mark_is_a_label():
     assert prosqa.path_kind(QUESTION, "Tom is a dd.") == "correct label"
+    assert prosqa.path_kind(QUESTION, "\\boxed{Tom is a dd.}") == "correct label"
     with pytest.raises(ValueError, match="must end in 'Is Tom a"):
         prosqa.path_kind("Tom is a aa.", "x")
 
@@ -263,3 +264,16 @@ def test_of_several_shortest_paths_one_is_taken_and_of_none_it_is_said():
     assert prosqa.shortest_path(edges, "Tom", "dd") in (["Tom", "aa", "cc", "dd"], ["Tom", "bb", "cc", "dd"])
     with pytest.raises(ValueError, match="no rules lead from dd to Tom"):
         prosqa.shortest_path(edges, "dd", "Tom")
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("Every a is a b.\n\\boxed{Tom is a wugs.}", "Tom is a wugs."),
+        ("$\\boxed{\\text{Tom is a wugs}}$", "Tom is a wugs."),
+        ("#### **Tom is a wugs.**", "Tom is a wugs."), ("#### The answer is: Tom is a wugs.", "Tom is a wugs."),
+        ("Tom is a b. Every b is a wugs.", None), ("#### Tom is a wugs or daxes", None), ("\\boxed{wugs}", None),
+    ],
+)  # fmt: skip
+def test_an_answer_is_a_sentence_behind_the_mark_or_in_a_box(completion, answer):
+    assert load_task("prosqa").parse(completion) == answer

@@ -12,6 +12,7 @@ NAMES = {f"quickstart_{name}" for name in ("accuracy", "thoughts", "losses", "co
 pytestmark = pytest.mark.filterwarnings("ignore:no Chromium:UserWarning")
 
 
+@pytest.mark.slow
 def test_quickstart_writes_what_it_promises_and_can_be_repeated(tmp_path, capsys):
     arms = {
         name: replace(arm, training=arm.training and replace(arm.training, examples=64, epochs=1, probe_examples=8))

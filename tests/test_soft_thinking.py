@@ -47,6 +47,7 @@ def plain_greedy(backbone: Backbone, before: Tensor, count: int) -> list[int]:
     )[0, len(before) :].tolist()  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"components": 1}, {"feedback": "greedy"}, {"temperature": 0.0}], ids=str)
 @pytest.mark.parametrize("model", FAMILIES)
 def test_one_component_is_greedy_decoding_token_for_token(tiny, model, options):
@@ -64,6 +65,7 @@ def test_one_component_is_greedy_decoding_token_for_token(tiny, model, options):
     assert (thoughts.signals["top_weight"][thoughts.mask] == 1).all()
 
 
+@pytest.mark.slow
 def test_on_the_shipped_backbone_one_component_answers_as_the_chain_of_thought_does():
     backbone, task = Backbone.load("nano"), load_task("arith")
     cot, one = build("cot", backbone), soft(backbone, components=1, max_thoughts=64)

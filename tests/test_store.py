@@ -1,5 +1,6 @@
 """The store: what is valid, what comes back, and what is said when something is wrong."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import synthetic_store
 
-from workbench import store
+from workbench import store, store_files
+from workbench.files import visible
 
 KINDS = [
     {},
@@ -35,6 +37,7 @@ def test_round_trip_is_identical(tmp_path, kind):
     assert os.listdir(tmp_path / "deep") == ["a.nc"]
 
 
+@pytest.mark.slow
 def test_plain_xarray_opens_a_file_where_there_is_no_workbench(tmp_path):
     given = synthetic_store(paths=2, masked=True)
     path = store.save(given, tmp_path / "a.nc")
@@ -99,17 +102,19 @@ def test_order_of_dimensions_never_matters(tmp_path):
     assert table.equals(expected_table)
 
 
-def test_an_interrupted_save_leaves_the_old_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")])
+def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, failure):
     path = store.save(synthetic_store(), tmp_path / "a.nc")
     old = path.read_bytes()
 
-    def broken(self, target, **_):
-        target.write_bytes(b"half")
-        raise KeyboardInterrupt
+    def broken(_):
+        raise failure
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", broken)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(store_files.os, "fsync", broken)
+    with pytest.raises((KeyboardInterrupt, OSError)) as error:
         store.save(synthetic_store(seed=1), path)
+    if isinstance(failure, OSError):
+        assert "a.nc' cannot be written (No space left on device): make room or give" in str(error.value)
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["a.nc"]
 
@@ -203,6 +208,98 @@ def test_what_cannot_be_loaded(tmp_path):
     xr.Dataset({"x": ("n", [1.0])}).to_netcdf(tmp_path / "c.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match="schema None"):
         store.load(tmp_path / "c.nc")
+
+
+DAMAGE = {
+    "a flipped bit": lambda b, at: b[:at] + bytes([b[at] ^ 16]) + b[at + 1 :],
+    "zeros": lambda b, at: b[:at] + bytes(len(b[at : at + 512])) + b[at + 512 :],
+    "cut off": lambda b, at: b[:at],
+    "another end": lambda b, at: b[:-40] + bytes(40),
+    "something appended": lambda b, at: b + b"more",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_named_whatever_is_damaged(kind, tmp_path):
+    path = store.save(synthetic_store(4), tmp_path / "a.nc")
+    whole = path.read_bytes()
+    for at in np.random.default_rng(0).integers(0, len(whole) - 600, 10).tolist():
+        path.write_bytes(DAMAGE[kind](whole, at))
+        if path.read_bytes() == whole:  # zeros where zeros were
+            continue
+        for read in (path, tmp_path):
+            with pytest.raises(
+                ValueError, match=r"a\.nc' is (damaged|no netCDF file) ?.*: collect again, or take it"
+            ) as error:
+                store.load(read)
+            assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # HDF5 cannot close such files
+def test_files_without_a_checksum_are_read_and_named_where_that_fails(tmp_path):
+    given = synthetic_store(4)
+    path = store.save(given, tmp_path / "a.nc")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(store_files.SEAL)])
+    xr.testing.assert_identical(store.load(path), given)
+    plain, said = path.read_bytes(), []
+    for at in range(48, 1600, 311):  # names and types stand there
+        path.write_bytes(plain[:at] + bytes(24) + plain[at + 24 :])
+        try:
+            store.load(path)
+        except ValueError as error:
+            said.append(str(error))
+    assert said
+    assert not any("\n" in sentence for sentence in said)
+
+
+def test_one_long_text_does_not_make_the_others_long(tmp_path):
+    given = synthetic_store(200, draws=4)
+    texts = given["text"].astype(object)
+    texts[3, 0, 1] = "so " * 30_000
+    path = store.save(given.assign(text=texts), tmp_path / "a.nc")
+    one = store.load(path)
+    parts = store.concat([one, store.load(tmp_path).assign_coords(example=[f"b{k}" for k in range(200)])])
+    for found in (one, parts):
+        assert {found[name].dtype.kind for name in ("text", "prediction", "question", "gold", "step_text")} == {"O"}
+        assert found["text"].values[3, 0, 1] == "so " * 30_000
+
+
+def test_text_of_which_there_is_none_stays_text(tmp_path):
+    """Gold steps of questions without any; and files of the time when such became numbers."""
+    given = synthetic_store(4, reasoning=0)
+    given["step_text"] = (("example", "reasoning"), np.zeros((4, 0), dtype=object))
+    store.load(store.save(given, tmp_path / "a.nc"))
+    given["step_text"] = given["step_text"].astype(float)
+    given.to_netcdf(tmp_path / "old.nc", engine="h5netcdf")
+    assert store.load(tmp_path / "old.nc")["step_text"].dtype.kind in "UO"
+
+
+def test_hidden_files_are_no_parts(tmp_path):
+    given = synthetic_store(3)
+    store.save(given, tmp_path / "a.nc")
+    (tmp_path / "._a.nc").write_bytes(b"\x00\x05\x16\x07Mac OS X")
+    (tmp_path / "a.nc.parts").write_bytes(b"")
+    for path in (tmp_path, str(tmp_path / "*.nc"), str(tmp_path / ".*.nc")[:-5] + "*a.nc"):
+        xr.testing.assert_identical(store.load(path).compute(), given)
+    assert visible(tmp_path, "*") == [tmp_path / "a.nc", tmp_path / "a.nc.parts"]
+
+
+def test_where_nothing_can_be_written_is_known_before(tmp_path):
+    (tmp_path / "folder.nc").mkdir()
+    (tmp_path / "file").write_text("")
+    for path, said in (
+        (tmp_path / "folder.nc", "is a folder: name a file"),
+        (tmp_path / "file" / "deep" / "a.nc", "cannot be written"),
+        (tmp_path / f"{'n' * 250}.nc", "cannot be written"),
+        (tmp_path / "a\0b.nc", "cannot be written"),
+        (tmp_path / "a.txt", "does not end in '.nc'"),
+    ):
+        with pytest.raises((ValueError, OSError), match=said) as error:
+            store.writable(path)
+        assert len(str(error.value)) < 400
+    assert store.writable(tmp_path / "new" / "deep" / "a.nc") == tmp_path / "new" / "deep" / "a.nc"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder.nc"]
 
 
 def _parts(tmp_path):
@@ -314,6 +411,7 @@ def test_flatten_has_one_row_per_thought():
     assert set(table["task"]) == {"arith-shift"}
 
 
+@pytest.mark.slow
 def test_the_readers_of_stores_do_not_import_torch():
     code = (
         "import sys, workbench.store, workbench.scores, workbench.diagnostics;"

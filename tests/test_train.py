@@ -177,6 +177,21 @@ def test_gradient_of_a_cut_batch_is_that_of_the_whole(tiny, tmp_path, task, monk
         assert rows(tmp_path / str(micro))[0]["loss"] == pytest.approx(loss.item(), abs=1e-6)
 
 
+def test_the_gradient_is_cut_to_its_largest_norm_before_the_step(tiny, tmp_path, monkeypatch):
+    """Plain gradient descent at a rate of one: a step is as long as the gradient that is left."""
+
+    def descent(method, _):
+        return [torch.optim.SGD([{"params": list(method.read.parameters()), "peak": 1.0}], lr=1)]
+
+    monkeypatch.setattr(loop, "make_optimizers", descent)
+    start = {name: p.detach() for name, p in MeanRead(tiny()).read.named_parameters()}
+    settings = {"examples": 8, "epochs": 1, "batch_size": 8, "warmup": 0.0, "probe_examples": 2}
+    found = run(tiny(), tmp_path / "cut", **settings, clip=1e-3)
+    assert rows(tmp_path / "cut")[0]["gradient_norm"] > 1e-2  # the norm before: there was something to cut
+    moved = torch.cat([(found[name] - value).flatten() for name, value in start.items()])
+    assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-3)
+
+
 # --------------------------------------------------------------------------------------------------- what a run leaves
 
 
@@ -294,3 +309,13 @@ def test_golden_trajectory(tiny, tmp_path, optimizer):
     recorded = json.loads(GOLDEN.read_text())[optimizer]
     assert recorded[-1] < recorded[0] - 0.3  # it learns
     assert golden_losses(tiny(), tmp_path / "run", optimizer) == pytest.approx(recorded, rel=TOLERANCE[optimizer])
+
+
+def test_training_leaves_the_backbone_as_it_was(tiny, tmp_path):
+    """Shortcuts are the run's own: what is built on the same backbone afterwards has those it had before."""
+    backbone = tiny()
+    before = backbone.prefixes, backbone.padded, backbone.full_logits
+    method, task = build("soft-prompt", backbone), load_task("arith")
+    config = TrainConfig(examples=4, epochs=1, probe_examples=2, padded=True, full_logits=True)
+    train(method, task, config, tmp_path / "run")
+    assert (backbone.prefixes, backbone.padded, backbone.full_logits) == before

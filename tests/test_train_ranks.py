@@ -42,7 +42,7 @@ def start(backbone: Path, folder: Path, orders: dict, environment: dict[str, str
 
 def finished(process: subprocess.Popen[str]) -> str:
     """What the processes printed, once they have ended well."""
-    said, complaint = process.communicate(timeout=200)
+    said, complaint = process.communicate(timeout=600)
     assert process.returncode == 0, complaint[-3000:]
     return said
 
@@ -56,6 +56,7 @@ def assert_same_runs(alone: Path, together: Path) -> None:
         assert row == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, SHARDED], ids=["whole", "sharded"])
 def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
     """And when one of them is interrupted they stop together, save once and go on."""
@@ -69,11 +70,16 @@ def test_two_processes_train_as_one(tiny, tiny_folder, tmp_path, environment):
         for name, value in one.items():
             torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)
     assert json.loads((tmp_path / "two" / "result.json").read_text())["world_size"] == 2
-    written = "weights 0, checkpoint 3, checkpoint 5, weights 5, checkpoint 6, checkpoint 8, weights 8, weights 8"
+    written = (
+        "weights 0, checkpoint 3, weights 5, checkpoint 5, weights 5, checkpoint 6, weights 8, checkpoint 8, weights 8"
+    )
     # two processes print at once, so that a line may begin behind another
     assert re.findall(r"(?:weights|checkpoint) of step \d+ by process \d", said) == [
         "{} of step {} by process 0".format(*file.split()) for file in written.split(", ")
     ]
+    seeds = [re.findall(rf"noise of step {step}: (\d+)", said) for step in range(1, 9)]
+    assert all(len(own) == 2 for own in seeds)
+    assert len({seed for own in seeds for seed in own}) == 16  # nobody draws what another or an earlier step has drawn
     assert said.count("stopped after step 5 of 8") == 2
     assert "launched with 2 processes again" in said
     assert "training mean-read on" in said
@@ -93,18 +99,19 @@ def test_stages_of_two_processes_are_those_of_one(tiny, tiny_folder, tmp_path, e
     assert len(rows(tmp_path / "two")) == 12
 
 
+@pytest.mark.slow
 def test_an_interrupted_launcher_saves_once_and_the_run_goes_on(tiny, tiny_folder, tmp_path):
     """Ctrl-C reaches the launcher, which passes it on to every process. Any number of them can go on, here one."""
     orders = {"settings": {**TRAINS, "save_every": 100}, "pause": 0.3}
     run(tiny(), tmp_path / "one", **orders["settings"])
     process = start(tiny_folder(), tmp_path / "two", orders, {})
     metrics = tmp_path / "two" / "metrics.jsonl"
-    for _ in range(1200):
+    for _ in range(6000):
         if process.poll() is not None or (metrics.exists() and metrics.read_bytes().count(b"\n") >= 2):
             break
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    said, complaint = process.communicate(timeout=60)
+    said, complaint = process.communicate(timeout=600)
     assert process.returncode != 0
     done = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)["step"]
     assert 2 <= done < 8, complaint[-3000:]

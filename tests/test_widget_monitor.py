@@ -76,7 +76,7 @@ def settings(steps: int, **training: Any) -> dict[str, Any]:
 
 def until(monitor: TrainingMonitor, *states: str, step: int = 0) -> None:
     """Look until the run is in one of these states, at this step or beyond."""
-    for _ in range(2000):
+    for _ in range(20_000):
         monitor.look()
         if monitor.state in states and monitor.step >= step:
             return
@@ -151,7 +151,7 @@ def test_in_a_notebook_it_looks_by_itself(scripted, tmp_path):
         monitor = TrainingMonitor(tmp_path, settings(3))
         monitor.every = 0.01
         monitor.start()
-        for _ in range(1000):
+        for _ in range(20_000):
             await asyncio.sleep(0.01)
             if monitor.state == "finished":
                 break
@@ -234,7 +234,7 @@ def test_processes_are_known_by_id_and_beginning(tmp_path):
     assert runs.running(tmp_path) is None
     assert not runs.stop_training(tmp_path)
     listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests may run where Ctrl-C is ignored
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], preexec_fn=listen)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], preexec_fn=listen)
     runs.note_process(tmp_path, process.pid)
     assert runs.running(tmp_path) == process.pid
     about = json.loads((tmp_path / "process.json").read_text())
@@ -243,7 +243,7 @@ def test_processes_are_known_by_id_and_beginning(tmp_path):
         assert runs.running(tmp_path) is None
     (tmp_path / "process.json").write_text(json.dumps(about))
     assert runs.stop_training(tmp_path)
-    for _ in range(500):  # ended, though nobody has waited for it yet
+    for _ in range(20_000):  # ended, though nobody has waited for it yet
         if runs.running(tmp_path) is None:
             break
         time.sleep(0.01)

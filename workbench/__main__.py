@@ -18,21 +18,36 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from . import options
 from .config import choose
+from .files import MOST, shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 for bad input (one sentence on stderr), 1 for training gone wrong."""
     argv = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
+        if any("\0" in word for word in argv):
+            raise ValueError("an argument holds a NUL character, which no path or setting can; leave it out")
+        empty = next((word for word in argv if re.fullmatch(r"--[\w.-]+=--", word)), None)
+        if empty is not None:  # argparse drops the value and jsonargparse stumbles over what is left
+            raise ValueError(f"{empty} gives no value; give one, or leave it out")
         parser = _parser(argv)
         arguments = parser.instantiate(parser.parse_args(argv))
         command = str(arguments["command"])
         return COMMANDS[command].run(arguments[command]) or 0
     except ArgumentError as error:
-        print(f"workbench: {_sentence(error, argv)}", file=sys.stderr)
+        print(f"workbench: {_brief(_sentence(error, argv), argv)}", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
-        print(f"workbench: {error}", file=sys.stderr)
+        print(f"workbench: {_brief(str(error), argv)}", file=sys.stderr)
+        return 2
+    except RecursionError:
+        print("workbench: a setting or a file is nested too deep; give it as --help says", file=sys.stderr)
+        return 2
+    except OverflowError:
+        print("workbench: a number is too large for what it sets; give a smaller one", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("workbench: not enough memory for what was asked; ask for less, or use a larger machine", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"workbench: {error or 'interrupted'}", file=sys.stderr)
@@ -56,6 +71,16 @@ def _parser(argv: Sequence[str]) -> ArgumentParser:
     return parser
 
 
+def _brief(text: str, argv: Sequence[str]) -> str:
+    """A complaint on one printable line that repeats at most `MOST` characters of each thing typed."""
+    typed = {part for word in argv for part in (word, word.partition("=")[2]) if len(part) > MOST}
+    for word in sorted(typed, key=len, reverse=True):
+        for spelled in (word, repr(word)[1:-1], " ".join(word.split())):
+            text = text.replace(spelled, shown(word))
+    text = re.sub(r"\S{120,}", lambda run: shown(run[0]), text)  # of a file, or a path of what was typed
+    return shown(text, len(text))
+
+
 def _sentence(error: ArgumentError, argv: Sequence[str]) -> str:
     """jsonargparse's complaint, several lines in the words of Python's types, as one sentence."""
     text = " ".join(str(error).split())
@@ -69,7 +94,7 @@ def _sentence(error: ArgumentError, argv: Sequence[str]) -> str:
     text = re.sub(r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"expected \1, got \2", text)
     text = re.sub(r"the following arguments are required:", f"workbench {argv[0]} needs", text)
     text = text.replace(f" {argv[0]}.", " ")
-    unknown = re.search(r"unrecognized arguments: (--[\w.-]+)", text)
+    unknown = re.search(r"unrecognized arguments: (--[\w.-]{1,100})", text)
     if unknown is None:
         return f"{text}; see workbench {argv[0]} --help"
     inner = ArgumentParser()
@@ -115,9 +140,15 @@ def _say_prompts(task: Any) -> None:
 
 def _decoding(given: Namespace, method: Any) -> Any:
     """The decoding of that name, with what the command line says on top of it."""
-    return replace(
+    found = replace(
         method.backbone.decoding(given.decode), **{name: getattr(given.decoding, name) for name in given.overrides}
     )
+    idle = sorted({"top_p", "top_k", "min_p"} & set(given.overrides))
+    if idle and found.temperature == 0:
+        raise ValueError(
+            f"--decoding.{idle[0]} changes nothing while decoding is greedy: give --decoding.temperature too"
+        )
+    return found
 
 
 def quickstart(given: Namespace) -> None:
@@ -145,6 +176,7 @@ def pretrain(given: Namespace) -> None:
 
 
 def train(given: Namespace) -> int:
+    from .runs import command
     from .tasks import load_task
     from .train import TrainingFailed, train
 
@@ -158,7 +190,7 @@ def train(given: Namespace) -> int:
     except TrainingFailed as error:
         print(f"workbench: {error}", file=sys.stderr)
         return 1
-    print(f"trained: {folder}; next: workbench collect --run {folder} --out {folder / 'test.nc'}")
+    print(f"trained: {folder}; next: {command('collect', '--run', folder, '--out', folder / 'test.nc')}")
     return 0
 
 
@@ -174,20 +206,29 @@ def _dry_run(given: Namespace, task: Any) -> int:
 
 
 def collect(given: Namespace) -> None:
+    import warnings
+
     from . import store
+    from .asking import NothingDiffers
     from .collect import collect
     from .scores import accuracy, cost
 
     if given.out.suffix != ".nc":
         raise ValueError(f"--out {given.out} must end in .nc")
+    for name in ("paths", "draws", "batch_size"):
+        if given[name] >= 2**31:  # more than any machine counts with; smaller mistakes `collect` knows
+            raise ValueError(f"--{name} is {shown(given[name])}; give a number below {2**31}")
+    store.writable(given.out)
     method, task = _method_and_task(given)
-    found = collect(
-        method, task, task.examples(given.split, given.count), split=given.split,
-        decoding=_decoding(given, method),
-        paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
-        change=given.change, readout=given.readout,
-    )  # fmt: skip
-    store.save(found, given.out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NothingDiffers)
+        warnings.showwarning = lambda message, *_: print(f"workbench: {message}", file=sys.stderr)
+        found = collect(
+            method, task, task.examples(given.split, given.count), split=given.split,
+            decoding=_decoding(given, method),
+            paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
+            change=given.change, readout=given.readout, out=given.out,
+        )  # fmt: skip
     interval = accuracy(found)
     low, mean, high = (f"{100 * value:.1f}" for value in (interval.low, interval.mean, interval.high))
     print(f"{given.out}: {interval.n} questions, {mean} % right [{low}, {high}]")
@@ -204,19 +245,19 @@ def collect(given: Namespace) -> None:
 
 def counter(given: Namespace) -> None:
     from . import figures, store
-    from .counter import counter, counter_table, verdict
+    from .counter import counted, counter, counter_table, verdict
     from .files import write_text
 
+    paths = {name: store.writable(given.out / f"{name.replace(':', '-')}.nc") for name in counted(given.changes)}
     method, task = _method_and_task(given)
     stores = counter(
         method, task, task.examples(given.split, given.count), changes=given.changes, split=given.split,
-        decoding=_decoding(given, method), batch_size=given.batch_size, seed=given.seed,
+        decoding=_decoding(given, method), batch_size=given.batch_size, seed=given.seed, out=paths,
     )  # fmt: skip
-    paths = [store.save(found, given.out / f"{name.replace(':', '-')}.nc") for name, found in stores.items()]
     table = counter_table(stores)
     write_text(given.out / "table.csv", table.to_csv(index=False))
     figure = figures.bars(table, label="change", mean="difference", percent=True, reference=0.0)
-    source = {"stores": [str(path) for path in paths]}
+    source = {"stores": [str(path) for path in paths.values()]}
     for path in (given.out / "table.csv", *figures.save(figure, "counter_tests", given.out, source)):
         print(path)
     print(table.to_string(index=False))
@@ -258,7 +299,8 @@ def figures(given: Namespace) -> None:
         return
     sidecar = given["from"]
     if sidecar is not None:
-        drawn = {sidecar.stem: figures.redraw(sidecar)}
+        redrawn, source = figures.export.redrawn(sidecar)
+        drawn = {sidecar.stem: redrawn}
     elif given.stores or given.runs:
         stores = {name: store.load(path) for name, path in _named(given.stores).items()}
         drawn = {}
@@ -276,9 +318,8 @@ def figures(given: Namespace) -> None:
             }
     else:
         raise ValueError("nothing to draw; give stores (.nc), --runs folders, --from figure.json, or --gallery")
-    source = {"stores": [str(path) for path in given.stores], "runs": [str(run) for run in given.runs]}
-    if sidecar is not None:  # redrawing changes nothing about where the numbers come from
-        source = json.loads(sidecar.read_text(encoding="utf-8"))["source"]
+    if sidecar is None:  # redrawing changes nothing about where the numbers come from
+        source = {"stores": [str(path) for path in given.stores], "runs": [str(run) for run in given.runs]}
     for name, figure in drawn.items():
         for path in figures.save(figure, name, given.out, source, tuple(given.formats)):
             print(path)

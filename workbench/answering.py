@@ -5,7 +5,6 @@ answer("arith-shift-dev-7", vectors)        the text written behind these though
 answer.embedding("plus")                    where a thought that says this word would be
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,8 @@ import torch
 import xarray as xr
 
 from .backbone import Backbone, Decoding
+from .config import configured
+from .files import checked, from_json, shown
 from .methods import LatentMethod, Thoughts
 from .runs import load_method, read_config
 from .tasks import Example, Task, load_task
@@ -51,7 +52,7 @@ class Answering:
     @torch.no_grad()
     def embedding(self, text: str) -> np.ndarray:
         """The mean embedding [feature] of a text's tokens; one word is mostly one. ValueError for an empty one."""
-        ids = self.method.backbone.ids(text)
+        ids = self.method.backbone.plain_ids(text)
         if not len(ids):
             raise ValueError("no word to embed: give a text")
         return self.method.backbone.embed(ids).float().mean(0).cpu().numpy()
@@ -87,8 +88,10 @@ def answering(
             f"{method.name} of width {method.backbone.width}: give the run that the store was collected from"
         )
     if decoding is None:
-        kept = json.loads(str(store.attrs.get("decoding", "{}")))
-        decoding = Decoding(**kept)
+        try:
+            decoding = configured(Decoding, checked(from_json(str(store.attrs.get("decoding", "{}"))), {}, "it"))
+        except ValueError as error:
+            raise ValueError(f"the store's attribute 'decoding' says no decoding ({shown(error)}): give one") from error
     decoding = replace(decoding, max_new_tokens=decoding.max_new_tokens or task.answer_tokens)
     known = zip(*(store[name].values.astype(str).tolist() for name in ("example", "question", "gold")), strict=True)
     examples = {name: Example(name, question, (), gold, {}) for name, question, gold in known}

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 NAME = "shared-prompts"  # under which transformers finds `attend`
 BLOCK = 64  # positions by which buffers grow
@@ -40,6 +40,11 @@ def shareable(model: Any) -> bool:
     return usual and bool(layers) and all(type(layer) is DynamicLayer for layer in layers) and _hands_on(model)
 
 
+def slides(model: Any) -> bool:
+    """Whether some layer attends to a window that slides, and keeps no more than that."""
+    return any(isinstance(layer, DynamicSlidingWindowLayer) for layer in DynamicCache(config=model.config).layers)
+
+
 def _hands_on(model: Any) -> bool:
     """Whether every layer hands on to an attention of ours what the model was given for it: tried once, on a token."""
     if model not in _TRIED:
@@ -58,6 +63,11 @@ def _hands_on(model: Any) -> bool:
             seen.clear()
         _TRIED[model] = len(seen) == len(DynamicCache(config=model.config).layers)
     return _TRIED[model]
+
+
+def forgo(model: Any) -> None:
+    """Let the model be taken for one whose attention cannot be replaced."""
+    _TRIED[model] = False
 
 
 @contextmanager

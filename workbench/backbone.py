@@ -4,6 +4,7 @@ Rows of vectors go in (`inputs_embeds`), so a thought and the embedding of a wor
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,40 +13,30 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from jinja2 import TemplateError
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.cache_utils import DynamicSlidingWindowLayer
 from transformers.utils import logging
 
+from . import trial
 from .attention import cache_name
 from .decoding import Decoding, named
+from .files import placed
 from .generation import Completion, generate
+from .places import BACKBONES
 from .prefixes import Prefixes
 from .states import noted
+from .texts import MARKS as MARKS
+from .texts import SLOT as SLOT
+from .texts import Texts
 from .thoughts import Step
 
-SHIPPED = Path(__file__).parents[1] / "data" / "backbones"
-SLOT = "\ue000"  # stands for the thoughts in a message; a private-use character no text contains
-# Marks around the slot, by what the tokenizer knows: ours, Qwen3, Qwen2.5, Llama 3, those that Coconut adds.
-MARKS = (
-    ("<bot>", "<eot>"),
-    ("<think>", "</think>"),
-    ("<|box_start|>", "<|box_end|>"),
-    ("<|reserved_special_token_0|>", "<|reserved_special_token_1|>"),
-    ("<|start-latent|>", "<|end-latent|>"),
-)
 # Family -> how the model's type starts, and a token its chats have (the shipped backbone is a Qwen3 without chats).
 FAMILIES = {"qwen3": ("qwen3", "<|im_end|>"), "qwen2.5": ("qwen2", "<|im_end|>"), "llama": ("llama", "<|eot_id|>")}
 PADDING = "<|finetune_right_pad_id|>"  # what Llama 3.1 has for padding and does not name as such
-# The day of every prompt: Llama's templates take it as `date_string`, others ask a clock, which a macro stands in for.
-DAY = {"%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024", "%y": "24", "%a": "Fri", "%A": "Friday"}
-CLOCK = (
-    "{%- macro strftime_now(format) %}{{- format"
-    + "".join(f" | replace('{directive}', '{text}')" for directive, text in DAY.items())
-    + " }}{%- endmacro %}\n"
-)
-FINAL_NORMS = ("norm", "ln_f")  # of Llama and Qwen (and most others), of GPT-2
+FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")  # of most, of GPT-2, of OPT and NeoX, of Phi
+ROWS = 4096  # of the embedding table, looked at together
 
 
 @dataclass(frozen=True)
@@ -68,21 +59,24 @@ def pad(rows: Sequence[Tensor], side: Literal["left", "right"]) -> tuple[Tensor,
     return stacked, pad_sequence(ones, batch_first=True, padding_side=side)
 
 
-def home() -> torch.device:
-    """Where weights go: this process's GPU, if there is one."""
-    local = int(os.environ.get("LOCAL_RANK", "0"))  # launchers of several processes number them per machine
-    # before it is sharded (FSDP moves layer by layer) a backbone need not fit on one GPU
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-    return torch.device("cuda", local) if torch.cuda.is_available() and not sharded else torch.device("cpu")
+def located(name: str) -> str:
+    """A backbone's name as it holds from any folder: the whole path of a local one, a shipped or hub name as it is."""
+    return name if (BACKBONES / name / "config.json").exists() else placed(name)
 
 
-class Backbone(nn.Module):
-    """A Hugging Face causal language model, frozen, with its tokenizer."""
+class Backbone(Texts, nn.Module):
+    """A Hugging Face causal language model, frozen, with its tokenizer.
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, revision: str | None = None):
+    ValueError, one sentence, for a model that does not read rows of vectors as it reads tokens (see `trial`), and for a
+    tokenizer with more tokens than the model has rows. `added` are marks that the tokenizer was given.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, revision: str | None = None, added: Sequence[str] = ()):
         super().__init__()
+        trial.check_layers(model, name)
+        trial.check_tokens(tokenizer, len(model.get_input_embeddings().weight), name)
         self.model = model.requires_grad_(False).eval()
-        self.tokenizer, self.name, self.revision = tokenizer, name, revision
+        self.tokenizer, self.name, self.revision, self.added = tokenizer, name, revision, tuple(added)
         self.prefixes, self.padded, self.full_logits = Prefixes(), False, False  # shortcuts of training: `likelihood`
         # Rows are padded behind a mask here; who saves or generates with transformers' own code needs the id.
         if tokenizer.is_fast:  # whatever its file says: no piece of text is cut or filled up
@@ -92,6 +86,10 @@ class Backbone(nn.Module):
             tokenizer.pad_token = PADDING if PADDING in tokenizer.get_vocab() else tokenizer.eos_token
         if self.model.generation_config.pad_token_id is None:
             self.model.generation_config.pad_token_id = tokenizer.pad_token_id
+        self.by_decoder = False  # whether the head calls the decoder within the base model
+        known = not (self.table.is_meta or _sharded())  # weights are there, and whole on one machine
+        found = trial.tried(self) if known else trial.Verdict()
+        self.plain_logits, self.gaps = found.plain_logits, found.gaps
 
     @classmethod
     def load(
@@ -107,10 +105,11 @@ class Backbone(nn.Module):
         Without `weights` it has their shapes and precision only (device "meta"): enough to count and to plan with,
         whatever its size, and nothing but the configuration and the tokenizer is read.
         """
-        shipped = SHIPPED / name
+        name = located(name)
+        shipped = BACKBONES / name
         path = str(shipped) if (shipped / "config.json").exists() else name
         if path == name and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-            known = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/config.json"))) or "none"
+            known = ", ".join(sorted(p.parent.name for p in BACKBONES.glob("*/config.json"))) or "none"
             raise ValueError(
                 f"no backbone at {name!r}: give a shipped name ({known}), a folder made by save_pretrained, "
                 "or a hub id like Qwen/Qwen3-0.6B"
@@ -118,10 +117,16 @@ class Backbone(nn.Module):
         try:
             config = AutoConfig.from_pretrained(path, revision=revision)
         except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0][:200]
+            missing = f"there is no folder {Path(name).absolute()}; for a hub id check the name and the network"
             raise ValueError(
-                f"backbone {name!r} could not be loaded ({reason}); check the name and the network"
+                f"backbone {name!r} could not be loaded ({reason}); {'mend it' if Path(name).is_dir() else missing}"
             ) from error
+        if type(config) not in AutoModelForCausalLM._model_mapping:  # pyright: ignore[reportAttributeAccessIssue]
+            raise ValueError(
+                f"backbone {name!r} ({config.model_type}) is no causal language model that transformers knows; "
+                f"{trial.USABLE}"
+            )
         if not weights:
             precision = (config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype)
             with torch.device("meta"):
@@ -147,8 +152,23 @@ class Backbone(nn.Module):
 
     @property
     def table(self) -> Float[Tensor, "vocabulary feature"]:
-        """The input embedding table."""
+        """The input embedding table. What a model reads may be another multiple of it: see `inputs`."""
         return self.model.get_input_embeddings().weight
+
+    @property
+    def reader(self) -> nn.Module:
+        """The model without its output head."""
+        return self.model.get_decoder() if self.by_decoder else self.model.base_model
+
+    @cached_property
+    def window(self) -> int | None:
+        """Positions that the model was made for; None where its config says nothing of it."""
+        return trial.window(self.model)
+
+    @cached_property
+    def bounded(self) -> bool:
+        """Whether positions are learned one by one, so that there is nothing beyond the window."""
+        return trial.is_bounded(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +182,7 @@ class Backbone(nn.Module):
     @property
     def bytes_per_token(self) -> int:
         """What the keys and values of a token take in all layers."""
-        config = self.model.config
+        config = self.model.config.get_text_config(decoder=True)
         known, heads = config.to_dict(), config.num_attention_heads
         size, shared = known.get("head_dim") or self.width // heads, known.get("num_key_value_heads") or heads
         return 2 * config.num_hidden_layers * shared * size * self.table.element_size()
@@ -173,21 +193,6 @@ class Backbone(nn.Module):
         kind, vocabulary = self.model.config.model_type, self.tokenizer.get_vocab()
         fits = (name for name, (start, token) in FAMILIES.items() if kind.startswith(start) and token in vocabulary)
         return next(fits, "other")
-
-    @cached_property
-    def turn_end(self) -> int:
-        """The token that ends a reply in the chat template (`<|im_end|>`, `<|eot_id|>`), else the end of text."""
-        if self.tokenizer.chat_template:
-            turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": SLOT}]
-            behind = self.ids(self._rendered(turns, reply=False).rpartition(SLOT)[2])
-            marks = [i for i in behind.tolist() if i in self.tokenizer.added_tokens_decoder]
-            if marks:
-                return marks[0]
-        if self.tokenizer.eos_token_id is None:
-            raise ValueError(
-                f"the tokenizer of backbone {self.name!r} has no token that ends an answer; set its eos_token"
-            )
-        return self.tokenizer.eos_token_id
 
     @property
     def stops(self) -> frozenset[int]:
@@ -200,98 +205,50 @@ class Backbone(nn.Module):
         """Settings that have a name: "greedy", "model" (its own) or "published" (LTA-Thinker's for its family)."""
         return named(name, self.family, self.model.generation_config)
 
-    # -- text --------------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def marks(self) -> tuple[str, str]:
-        """What stands before and behind the thoughts in a message; empty where the tokenizer has nothing for it."""
-        vocabulary = self.tokenizer.get_vocab()
-        return next(((begin, end) for begin, end in MARKS if begin in vocabulary and end in vocabulary), ("", ""))
-
-    @cached_property
-    def _anchor(self) -> str:
-        """A token to read pieces of text behind, where the tokenizer puts a blank before what stands first."""
-        eos = self.tokenizer.eos_token or ""
-        behind, alone = self._first(f"{eos}a").tolist(), self._first("a").tolist()
-        return eos if behind[:1] == [self.tokenizer.eos_token_id] and behind[1:] != alone else ""
-
-    def _first(self, text: str) -> Int[Tensor, "_"]:
-        """Token ids of a text that nothing stands before, nothing added."""
-        # the tokenizer underneath, where there is one: the call above it makes masks too and takes three times as long
-        if self.tokenizer.is_fast:
-            ids = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        else:
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return torch.tensor(ids, dtype=torch.long)
-
-    def ids(self, text: str) -> Int[Tensor, "_"]:
-        """Token ids of a piece of text as in the middle of a longer one, nothing added."""
-        return self._first(self._anchor + text)[1:] if self._anchor else self._first(text)
-
-    def chat(self, message: str, thinking: bool = False) -> str:
-        """A user's message as the model reads it, up to where its reply starts.
-
-        By the chat template (its switch for thinking set, date pinned so that inputs do not change overnight) or,
-        without one, the plain message after the begin-of-text token.
-        """
-        if not self.tokenizer.chat_template:
-            return (self.tokenizer.bos_token or "") + message
-        return self._rendered([{"role": "user", "content": message}], reply=True, thinking=thinking)
-
-    def _rendered(self, turns: list[dict[str, str]], reply: bool, thinking: bool = False) -> str:
-        """A conversation as text; with `reply`, the header of the next one is there."""
-        try:
-            return self.tokenizer.apply_chat_template(
-                turns, chat_template=CLOCK + self.tokenizer.get_chat_template(), tokenize=False,
-                add_generation_prompt=reply, enable_thinking=thinking, date_string="26 Jul 2024",
-            )  # fmt: skip
-        except (TemplateError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise ValueError(
-                f"the chat template of backbone {self.name!r} cannot write a plain message ({reason}); set another "
-                "one on its tokenizer (chat_template), or none"
-            ) from error
-
-    def around(self, message: str, reply: str = "") -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
-        """Ids before and after the slot of a user message, marks of the slot and generation prompt included.
-
-        `message` holds `SLOT` once and is rendered as in `chat`; `reply` is how the answer starts. Where neither that
-        nor a chat template says how, it starts on a new line.
-        """
-        if message.count(SLOT) != 1:
-            raise ValueError(
-                f"a message must hold the slot character U+E000 once, this one holds it {message.count(SLOT)} times"
-            )
-        text = self.chat(message)
-        headless = not self.tokenizer.chat_template or text.endswith(SLOT)
-        parts = (text + (reply or "\n" * headless)).split(SLOT)
-        if len(parts) != 2:
-            raise ValueError(
-                f"the chat template of backbone {self.name!r} writes a message {len(parts) - 1} times, it must do so "
-                "once; set another one on its tokenizer (chat_template), or none"
-            )
-        begin, end = self.marks
-        return self._first(parts[0] + begin), self.ids(end + parts[1])
-
-    def in_reply(self, message: str, reply: str = "", marks: bool = True) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
-        """Ids before and after a slot that opens the reply to a user message, with the slot's marks unless told not to.
-
-        `reply` is what follows the slot. A begin mark that the chat template writes itself is not written twice.
-        """
-        text, (begin, end) = self.chat(message, thinking=marks), self.marks if marks else ("", "")
-        opened = bool(begin) and text.rstrip().endswith(begin)
-        behind = end + (reply or "\n" * (not self.tokenizer.chat_template))
-        return self._first(text if opened else text + begin), self.ids(behind)
-
-    # -- arithmetic --------------------------------------------------------------------------------------------------
-
     def embed_each(self, pieces: Sequence[Int[Tensor, "_"]]) -> tuple[Float[Tensor, "_ feature"], ...]:
         """The input embeddings of one or more pieces of text, looked up all at once."""
         return self.embed(torch.cat(list(pieces))).split([len(piece) for piece in pieces])
 
     def embed(self, ids: Int[Tensor, "*_"]) -> Float[Tensor, "*_ feature"]:
-        """Input embeddings, on the backbone's device."""
+        """Input embeddings as the model reads them, on the backbone's device."""
         return self.model.get_input_embeddings()(ids.to(self.device))
+
+    @torch.no_grad()
+    def inputs(self) -> Float[Tensor, "vocabulary feature"]:
+        """The input embeddings of all tokens: the table itself, or what the model makes of it (Gemma scales it)."""
+        if type(self.model.get_input_embeddings()) is nn.Embedding:
+            return self.table.detach()
+        return torch.cat([self.embed(rows) for rows in torch.arange(len(self.table)).split(ROWS)])
+
+    @property
+    def input_scale(self) -> Float[Tensor, ""]:
+        """Root mean square of the input embeddings, in float32: how large a vector is that the model takes for a word.
+
+        NaN for a model of shapes only (on the meta device).
+        """
+        return torch.tensor(torch.nan) if self.table.is_meta else self.inputs().float().square().mean().sqrt()
+
+    def admit(self, length: int) -> None:
+        """Rows of so many positions: a warning beyond the window, ValueError where the model has no such positions."""
+        if self.window is None or length <= self.window:
+            return
+        if self.bounded:
+            raise ValueError(
+                f"a row of {length} positions is too long for backbone {self.name!r}, whose window is {self.window}; "
+                "give shorter texts, fewer thoughts or another backbone"
+            )
+        warnings.warn(
+            f"rows are longer than the window of backbone {self.name!r}, {self.window} positions, and what it makes of "
+            "those beyond may be worth nothing; give shorter texts, fewer thoughts or another backbone",
+            stacklevel=2,
+        )
+
+    def room(self, length: int, wanted: int) -> int:
+        """Of `wanted` tokens, how many can be written behind so many positions; ValueError where none can."""
+        if self.window is None or not self.bounded:
+            return wanted
+        self.admit(length)
+        return min(wanted, self.window - length + 1)  # the last one is not read
 
     def run(
         self,
@@ -319,8 +276,17 @@ class Backbone(nn.Module):
         else:
             if positions is None:
                 raise ValueError("a 4-D mask comes with its own positions [row, position]; give them")
+            kinds: Any = cache.layers
+            near = [layer.sliding_window for layer in kinds if isinstance(layer, DynamicSlidingWindowLayer)]
+            if near and mask.shape[-1] > min(near):
+                raise ValueError(
+                    f"rows of {mask.shape[-1]} positions with an attention of their own do not go with the sliding "
+                    f"window of backbone {self.name!r}, {min(near)} positions; give shorter texts or another backbone"
+                )
             attention = torch.zeros(mask.shape, dtype=embeds.dtype, device=embeds.device)
             attention = attention.masked_fill(~mask, torch.finfo(embeds.dtype).min)
+        if self.window is not None and mask.shape[-1] > self.window:
+            self.admit(int(positions.max()) + 1)  # without padding
         arguments = {
             "inputs_embeds": embeds,
             "attention_mask": attention,
@@ -328,9 +294,9 @@ class Backbone(nn.Module):
             cache_name(type(self.model)): cache,
             "use_cache": True,
         }
-        with noted(self.model, (-1, *layers)) as found:
+        with noted(self.model, self.reader, (-1, *layers)) as found:
             if logits_at is None:
-                self.model.base_model(**arguments)
+                self.reader(**arguments)
                 return Output(found.pop(-1), None, cache, found)
             out = self.model(**arguments, logits_to_keep=logits_at)
         last = found.pop(-1)
@@ -346,7 +312,7 @@ class Backbone(nn.Module):
         The "logit lens" (nostalgebraist 2020), for vectors that have not been through the final norm yet, unlike
         `Output.hidden`. A model's own scaling of its logits is left out.
         """
-        parts = dict(self.model.base_model.named_children())
+        parts = dict(self.reader.named_children())
         name = next((name for name in FINAL_NORMS if name in parts), None)
         if name is None:
             raise ValueError(
@@ -371,3 +337,15 @@ class Backbone(nn.Module):
         return generate(
             self, rows, decoding, draws=draws, seeds=seeds, batch_size=batch_size, plain=plain, step=step, layers=layers
         )
+
+
+def home() -> torch.device:
+    """Where weights go: this process's GPU, if there is one."""
+    local = int(os.environ.get("LOCAL_RANK", "0"))  # launchers of several processes number them per machine
+    # before it is sharded (FSDP moves layer by layer) a backbone need not fit on one GPU
+    return torch.device("cuda", local) if torch.cuda.is_available() and not _sharded() else torch.device("cpu")
+
+
+def _sharded() -> bool:
+    """Whether the launcher will shard the weights (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"

@@ -163,6 +163,8 @@ class _File:
             raise ValueError(f"the file lacks tensor {name!r}; a parity file needs {', '.join(NEEDED)}")
         self.read.add(name)
         tensor = self.tensors[name]
+        if tensor.is_complex():
+            raise ValueError(f"tensor {name!r} is {tensor.dtype}; give real numbers")
         if not shape and tensor.numel() == 1:
             return tensor.reshape(())  # a number may come as one in a row
         found = tuple(tensor.shape)

@@ -2,8 +2,10 @@
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,13 @@ import xarray as xr
 import yaml
 from tqdm import tqdm
 
-from . import runs, store
+from . import asking, runs, store
 from .backbone import Backbone, Completion, Decoding, pad
-from .changes import Change, change_named
+from .changes import Change
+from .journal import Journal
 from .lens import words
 from .methods import LatentMethod, Prompt, Thoughts
+from .methods.base import prepared
 from .methods.mixtures import mixed
 from .tasks import Example, Task
 from .thoughts import Mixture, joined
@@ -30,7 +34,7 @@ def collect(
     task: Task,
     examples: Sequence[Example],
     *,
-    split: str = "test",
+    split: str | None = None,
     decoding: Decoding | None = None,
     paths: int = 1,
     draws: int = 1,
@@ -38,64 +42,201 @@ def collect(
     seed: int = 0,
     change: str | Change | None = None,
     readout: int = 0,
+    out: str | Path | None = None,
 ) -> xr.Dataset:
     """The store of `method` on `examples`: `paths` thoughts per question, `draws` answers per thought.
 
+    `split` is what the store says the examples are of: by default the one that the task gave them as, else "unknown".
     `change` turns the thoughts of all examples into others before they are answered with and stored: a name or a
     function of `changes`, e.g. "shuffled", "noised:0.5". `decoding` is greedy unless given; without its own length it
     takes the task's `answer_tokens`. `readout`: how many of the words that a thought is read as are kept, by logit lens
     and by nearest embedding (see `lens`). Nothing depends on `batch_size` beyond rounding.
+
+    `out` is where the store is written, too. Every batch is kept beside it (`OUT.parts`) until it is: when the process
+    was stopped, whichever way, the same call goes on from there and comes to the same store.
+
+    Raises ValueError before anything is thought or answered for all that can be known by then, and warns
+    (`asking.NothingDiffers`) before anything is answered several times that can only be the same.
     """
-    if not examples:
-        raise ValueError("no examples to collect; give at least one")
-    for what, number in {"paths": paths, "draws": draws, "batch_size": batch_size}.items():
-        if number < 1:
-            raise ValueError(f"{what}={number}: it must be at least 1")
+    path = None if out is None else store.writable(out)
+    asked = _asked(method, task, decoding, paths, draws, batch_size, seed, readout)
+    coords = asking.coordinates(examples)
+    split = task.split_of(examples) if split is None else split
+    changed = asking.change_of(change, len(examples))
+    method.eval()
+    prompts = prepared(method, task, examples)
+    named = change if isinstance(change, str) else getattr(change, "__name__", repr(change) if change else "")
+    settings = {**asdict(asked), "changed": named, "whole": changed is not None or asked.readout > 0}
+    with Journal(path, {} if path is None else asking.about(method, task.name, prompts, settings)) as journal:
+        work = _Work(method, task, prompts, asked, journal)
+        try:
+            thoughts, similar = work.think(whole=bool(settings["whole"]))
+            thoughts = thoughts if changed is None else _changed(changed, thoughts, prompts)
+            remark, copies = asking.repeated(thoughts, asked.decoding, asked.draws)
+            if copies:
+                warnings.warn(asking.NothingDiffers(f"{remark}: give a temperature above 0, or ask once"), stacklevel=3)
+            answers = work.answer(thoughts)
+            thoughts = [_with_answers(method, t, a.completions) for t, a in zip(thoughts, answers, strict=True)]
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(work.interrupted()) from error
+        found = _dataset(method, prompts, coords, thoughts, similar, answers, asked)
+        found.attrs |= {
+            "task": task.name,
+            "split": split,
+            "seed": asked.seed,
+            "decoding": json.dumps(asdict(asked.decoding)),
+            "parsing": task.parsing,
+            "prompts": task.prompts.name if task.prompts else "",
+            "batch_size": asked.batch_size,
+            "changed": named,
+            "remark": "; ".join(filter(None, [method.remark(thoughts), remark])),
+            "commit": " | ".join(dict.fromkeys([*work.commits, found.attrs["commit"]])),
+            "seconds": work.seconds(),
+        }
+        store.check(found)
+        if path is not None:
+            store.save(found, path)
+            journal.remove()
+    return found
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The settings of a collection, checked."""
+
+    decoding: Decoding
+    paths: int
+    draws: int
+    batch_size: int
+    seed: int
+    readout: int
+
+
+def _asked(
+    method: LatentMethod, task: Task, decoding: Decoding | None, paths: int, draws: int, batch_size: int, seed: int,
+    readout: int,
+) -> _Asked:  # fmt: skip
+    asking.whole_numbers(paths=paths, draws=draws, batch_size=batch_size)
     decoding = decoding or Decoding()
     decoding = replace(decoding, max_new_tokens=decoding.max_new_tokens or task.answer_tokens)
-    method.eval()
-    started = time.time()
-    prompts = [method.render(example, task) for example in examples]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].before))  # batches of like lengths: less padding
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    thoughts: list[Thoughts] = [_empty()] * len(prompts)
-    similar: list[dict[str, torch.Tensor]] = [{}] * len(prompts)
-    answers: list[list[list[Completion]]] = [[]] * len(prompts)
-    for places in batches:
-        batch = [prompts[i] for i in places]
-        found, near = method.think(batch, paths=paths), method.step_similarities(batch)
-        for k, place in enumerate(places):
-            thoughts[place] = _one(found, k, whole=change is not None or readout > 0)
-            similar[place] = {name: value[k].cpu() for name, value in near.items()}
-    if change is not None:
-        thoughts = (change_named(change) if isinstance(change, str) else change)(thoughts)
-    bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", delay=2)  # seconds; none if faster
-    for places in batches:
-        batch = _together([thoughts[i] for i in places], method.backbone)
-        written = method.answer([prompts[i] for i in places], batch, decoding, draws=draws, seed=seed)
-        for place, found in zip(places, written, strict=True):
-            answers[place] = found
-        bar.update(len(places))
-    bar.close()
-    thoughts = [_with_answers(method, one, found) for one, found in zip(thoughts, answers, strict=True)]
-    read: dict[str, np.ndarray] = {}
-    if readout:
-        vectors, there = _stack([t.vectors for t in thoughts], 0.0), _stack([t.mask for t in thoughts], False)
-        read = words(method.backbone, vectors, there, readout)
-    attrs = {
-        "split": split,
-        "seed": seed,
-        "decoding": json.dumps(asdict(decoding)),
-        "parsing": task.parsing,
-        "prompts": task.prompts.name if task.prompts else "",
-        "batch_size": batch_size,
-        "changed": change if isinstance(change, str) else getattr(change, "__name__", repr(change) if change else ""),
-        "remark": method.remark(thoughts),
-        "seconds": time.time() - started,
-    }
-    cuts = (slice(start, start + batch_size) for start in range(0, len(prompts), batch_size))
-    steps = [own for cut in cuts for own in _step_vectors(method, prompts[cut])]
-    return _dataset(method, task, examples, thoughts, read, similar, steps, answers, attrs)
+    if not 0 <= readout <= len(method.backbone.table):
+        raise ValueError(
+            f"readout={readout}: {method.backbone.name!r} has {len(method.backbone.table)} tokens, "
+            "give 1 to that many, or 0"
+        )
+    return _Asked(decoding, int(paths), int(draws), int(batch_size), asking.seed_of(seed), readout)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """What a question was answered with, [path][draw]: completions, what was read in them, whether it is right."""
+
+    completions: list[list[Completion]]
+    predictions: list[list[str]]
+    right: list[list[bool]]
+
+
+class _Work:
+    """Batch after batch, each done once: what the journal has is taken from there."""
+
+    def __init__(self, method: LatentMethod, task: Task, prompts: Sequence[Prompt], asked: _Asked, journal: Journal):
+        self.method, self.task, self.prompts, self.asked, self.journal = method, task, prompts, asked, journal
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].before))  # like lengths: less padding
+        size = asked.batch_size
+        self.batches = [order[start : start + size] for start in range(0, len(order), size)]
+        self.commits = list(dict.fromkeys(done["commit"] for done in journal.found.values()))
+        self.commit = "" if journal.path is None else runs.commit()
+        self.before = sum(done["seconds"] for done in journal.found.values())
+        self.started, self.answered = time.time(), 0
+
+    def think(self, whole: bool) -> tuple[list[Thoughts], list[dict[str, torch.Tensor]]]:
+        """The thoughts of every question, and how its gold steps compare with them."""
+        thoughts: list[Thoughts] = [_empty()] * len(self.prompts)
+        similar: list[dict[str, torch.Tensor]] = [{}] * len(self.prompts)
+        for number, places in enumerate(self.batches):
+            batch = [self.prompts[i] for i in places]
+
+            def thought(batch: list[Prompt] = batch) -> list[tuple[Thoughts, dict[str, torch.Tensor]]]:
+                found = self.method.think(batch, paths=self.asked.paths)
+                near = self.method.step_similarities(batch)
+                return [
+                    (_one(found, k, whole), {name: value[k].cpu().clone() for name, value in near.items()})
+                    for k in range(len(batch))
+                ]
+
+            for place, (one, near) in zip(places, self._once(("thoughts", number), "", thought), strict=True):
+                asking.thoughts_problem(one, self.prompts[place].example)
+                thoughts[place], similar[place] = one, near
+        return thoughts, similar
+
+    def answer(self, thoughts: Sequence[Thoughts]) -> list[_Answered]:
+        """What is answered behind these thoughts, read and judged at once: a parser that fails does so early."""
+        answers = [_Answered([], [], [])] * len(self.prompts)
+        asked, name = self.asked, f"answer {self.method.name} on {self.task.name}"
+        with tqdm(total=len(self.prompts), desc=name, delay=2) as bar:  # seconds; none if faster
+            for number, places in enumerate(self.batches):
+                batch, own = [self.prompts[i] for i in places], [thoughts[i] for i in places]
+
+                def written(batch: list[Prompt] = batch, own: list[Thoughts] = own) -> list[list[list[Completion]]]:
+                    together = _together(own, self.method.backbone)
+                    return self.method.answer(batch, together, asked.decoding, draws=asked.draws, seed=asked.seed)
+
+                behind = "" if self.journal.path is None else _digest(own)
+                for place, found in zip(places, self._once(("answers", number), behind, written), strict=True):
+                    answers[place] = _graded(self.task, self.prompts[place], found)
+                self.answered += len(places)
+                bar.update(len(places))
+        return answers
+
+    def _once(self, key: tuple[str, int], behind: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, or what it gave before in the place of `key`, if the same was `behind` it."""
+        known = self.journal.found.get(key)
+        if known is not None and known["behind"] == behind:
+            return known["value"]
+        began = time.time()
+        value = make()
+        kept = {"value": value, "behind": behind, "seconds": time.time() - began, "commit": self.commit}
+        self.journal.keep(key, kept)
+        return value
+
+    def seconds(self) -> float:
+        """All that the collection took, what was done before it was stopped included."""
+        return self.before + time.time() - self.started
+
+    def interrupted(self) -> str:
+        if self.journal.path is None:
+            return f"interrupted; {self.answered} of {len(self.prompts)} questions were answered, and none are kept"
+        return (
+            f"interrupted; {self.answered} of {len(self.prompts)} questions are answered and kept in "
+            f"{self.journal.path}: give the same command again to go on"
+        )
+
+
+def _changed(change: Change, thoughts: list[Thoughts], prompts: Sequence[Prompt]) -> list[Thoughts]:
+    """Other thoughts for every question, or one sentence where a change gives none that can be answered with."""
+    found = change(thoughts)
+    if len(found) != len(thoughts):
+        raise ValueError(f"a change of {len(thoughts)} questions' thoughts gave {len(found)}: give as many back")
+    for one, prompt in zip(found, prompts, strict=True):
+        asking.thoughts_problem(one, prompt.example)
+    return found
+
+
+def _graded(task: Task, prompt: Prompt, completions: list[list[Completion]]) -> _Answered:
+    """What the task reads in the answers of one question, and whether it is right."""
+    read = [[task.read(c.text, prompt.begun) for c in path] for path in completions]
+    for value in (one for path in read for one in path):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"task {task.name!r} reads {value!r} in an answer: its parse must give text or None")
+    right = [[bool(one) and bool(task.same(one, prompt.example.answer)) for one in path] for path in read]
+    return _Answered(completions, [[one or "" for one in path] for path in read], right)
+
+
+def _digest(thoughts: Sequence[Thoughts]) -> str:
+    """What tells thoughts from others."""
+    parts = [part for t in thoughts for part in (t.vectors, t.mask, t.tokens) if part is not None]
+    parts += [part for t in thoughts if t.mixture for part in (t.mixture.tokens, t.mixture.weights)]
+    return asking.digest(b"".join(f"{part.shape}".encode() + part.contiguous().numpy().tobytes() for part in parts))
 
 
 def _empty() -> Thoughts:
@@ -106,7 +247,7 @@ def _one(thoughts: Thoughts, k: int, whole: bool) -> Thoughts:
     """The thoughts of one example of a batch, on the CPU; mixtures stand for their vectors unless `whole`."""
 
     def own(value: torch.Tensor) -> torch.Tensor:
-        return value[k : k + 1].cpu()
+        return value[k : k + 1].cpu().clone()  # a view would keep the whole batch, all the vectors of mixtures too
 
     mixture = thoughts.mixture and Mixture(own(thoughts.mixture.tokens), own(thoughts.mixture.weights))
     vectors = thoughts.vectors if mixture is None or whole else thoughts.vectors[..., :0]
@@ -173,81 +314,76 @@ def _together(thoughts: Sequence[Thoughts], backbone: Backbone) -> Thoughts:
 
 def _dataset(
     method: LatentMethod,
-    task: Task,
-    examples: Sequence[Example],
+    prompts: Sequence[Prompt],
+    coords: dict[str, Any],
     thoughts: Sequence[Thoughts],
-    read: dict[str, np.ndarray],
     similar: Sequence[dict[str, torch.Tensor]],
-    steps: Sequence[torch.Tensor],
-    answers: Sequence[list[list[Completion]]],
-    attrs: dict[str, Any],
+    answers: Sequence[_Answered],
+    asked: _Asked,
 ) -> xr.Dataset:
-    """Everything collected, as a checked store."""
+    """Everything collected, as a store."""
     step, draw = ("example", "path", "step"), ("example", "path", "draw")
+    completions = [found.completions for found in answers]
 
     def each(value: Callable[[Completion], Any], dtype: Any) -> np.ndarray:
-        return np.array([[[value(c) for c in path] for path in example] for example in answers], dtype=dtype)
+        return np.array([[[value(c) for c in path] for path in example] for example in completions], dtype=dtype)
 
-    predictions = [[[task.parse(c.text) for c in path] for path in example] for example in answers]
-    right = [
-        [[p is not None and task.same(p, example.answer) for p in path] for path in found]
-        for found, example in zip(predictions, examples, strict=True)
-    ]
     data: dict[str, Any] = {
         **_vectors(thoughts),
         "mask": (step, _stack([t.mask for t in thoughts], False)),
-        "text": (draw, each(lambda c: c.text, str)),
-        "prediction": (
-            draw,
-            np.array([[[p or "" for p in path] for path in found] for found in predictions], dtype=str),
-        ),
-        "correct": (draw, np.array(right, dtype=bool)),
+        "text": (draw, each(lambda c: c.text, object)),  # of fixed width, all would be as large as the longest
+        "prediction": (draw, np.array([found.predictions for found in answers], dtype=object)),
+        "correct": (draw, np.array([found.right for found in answers], dtype=bool)),
         "length": (draw, each(lambda c: len(c.tokens), np.int32)),
         "finished": (draw, each(lambda c: c.finished, bool)),
     }
-    data |= _places(method, thoughts, answers)
+    data |= _places(method, thoughts, completions)
     if any(t.tokens is not None for t in thoughts):
         tokens = [torch.full(t.mask.shape, -1) if t.tokens is None else t.tokens for t in thoughts]
         data["token"] = (step, _stack(tokens, -1))
     for name in dict.fromkeys(name for t in thoughts for name in t.signals):  # an example without thoughts may lack it
         values = [t.signals.get(name, torch.full(t.mask.shape, torch.nan)) for t in thoughts]
         data[f"signal_{name}"] = (step, _stack(values, np.nan))
-    data |= {name: (store.VARIABLES.get(name, store.SIGNAL).dims, values) for name, values in read.items()}
+    if asked.readout:
+        vectors = _stack([t.vectors for t in thoughts], 0.0)
+        read = words(method.backbone, vectors, data["mask"][1], asked.readout)
+        data |= {name: (store.VARIABLES.get(name, store.SIGNAL).dims, values) for name, values in read.items()}
     for name in similar[0]:
         data[f"similarity_{name}"] = (("example", "reasoning"), _stack([row[name][None] for row in similar], np.nan))
-    width = max(len(example.steps) for example in examples)
-    if width or similar[0]:
-        texts = [[*e.steps, *[""] * (width - len(e.steps))] for e in examples]
-        data["step_text"] = (("example", "reasoning"), np.array(texts, dtype=str).reshape(len(examples), width))
-        data["step_vector"] = (("example", "reasoning", "feature"), _stack(steps, np.nan))
-    coords: dict[str, Any] = {
-        "example": np.array([e.id for e in examples], dtype=str),
-        "question": ("example", np.array([e.question for e in examples], dtype=str)),
-        "gold": ("example", np.array([e.answer for e in examples], dtype=str)),
-        "reference": (("reference", "feature"), _reference(method)),
-    }
-    for name in examples[0].labels:
-        coords[f"label_{name}"] = ("example", np.array([e.labels[name] for e in examples]))
-    if method.training_step is not None:
-        attrs = attrs | {"training_step": method.training_step}
+    data |= _gold_steps(method, prompts, bool(similar[0]), asked.batch_size)
+    coords = coords | {"reference": (("reference", "feature"), _reference(method))}
     about = runs.describe_method(method)
     origin = runs.provenance()
-    required = {
+    attrs = {
         "schema": store.SCHEMA,
         "method": method.name,
         "config": yaml.safe_dump(about["options"], sort_keys=False),
         "backbone": method.backbone.name,
-        "task": task.name,
         "versions": json.dumps(origin["versions"]),
         "commit": origin["commit"],
         "created": origin["created"],
     }
+    if method.training_step is not None:
+        attrs["training_step"] = method.training_step
     if "mixture_token" in data:
         coords |= _mixed_words(method, data["mixture_token"][1])
-    dataset = xr.Dataset(data, coords, required | attrs)
-    dataset = store.mixed(dataset) if "mixture_token" in data else dataset
-    store.check(dataset)
-    return dataset
+    dataset = xr.Dataset(data, coords, attrs)
+    return store.mixed(dataset) if "mixture_token" in data else dataset
+
+
+def _gold_steps(method: LatentMethod, prompts: Sequence[Prompt], compared: bool, batch_size: int) -> dict[str, Any]:
+    """The worked steps and where they lie, if there are any or the method has `compared` some with its thoughts."""
+    steps = [prompt.example.steps for prompt in prompts]
+    width = max(map(len, steps))
+    if not width and not compared:
+        return {}
+    texts = np.array([[*own, *[""] * (width - len(own))] for own in steps], dtype=object).reshape(len(steps), width)
+    cuts = (slice(start, start + batch_size) for start in range(0, len(prompts), batch_size))
+    vectors = [own for cut in cuts for own in _step_vectors(method, prompts[cut])]
+    return {
+        "step_text": (("example", "reasoning"), texts),
+        "step_vector": (("example", "reasoning", "feature"), _stack(vectors, np.nan)),
+    }
 
 
 def _vectors(thoughts: Sequence[Thoughts]) -> dict[str, Any]:
@@ -289,7 +425,7 @@ def _step_vectors(method: LatentMethod, prompts: Sequence[Prompt]) -> list[torch
 
 
 def _reference(method: LatentMethod) -> np.ndarray:
-    """Evenly spread rows of the embedding table, float16."""
-    table = method.backbone.table
-    rows = torch.linspace(0, len(table) - 1, min(len(table), REFERENCE_ROWS)).long().to(table.device)
-    return table[rows].detach().float().cpu().numpy().astype(np.float16)
+    """The input embeddings of evenly spread tokens, float16."""
+    size = len(method.backbone.table)
+    rows = torch.linspace(0, size - 1, min(size, REFERENCE_ROWS)).long()
+    return method.backbone.embed(rows).float().cpu().numpy().astype(np.float16)

@@ -8,16 +8,19 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from .files import MOST, quoted
+
 T = TypeVar("T")
+SEEDS = (0, 2**32 - 1)  # what every generator of random numbers takes
 
 
 def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
     """`known[name]`, or one sentence that lists the known names and the nearest one."""
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name[:MOST], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {name!r}: use one of {', '.join(sorted(known))}{hint}")
+    raise ValueError(f"unknown {kind} {quoted(name)}: use one of {', '.join(sorted(known))}{hint}")
 
 
 def bounded(config: Any, **bounds: tuple[float, float]) -> None:
@@ -25,7 +28,7 @@ def bounded(config: Any, **bounds: tuple[float, float]) -> None:
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
         if value is not None and not low <= value <= high:
-            raise ValueError(f"{name} is {value}; give a number from {low:g} to {high:g}")
+            raise ValueError(f"{name} is {quoted(value)}; give a number from {low:g} to {high:g}")
 
 
 def allowed(config: Any) -> None:
@@ -33,6 +36,25 @@ def allowed(config: Any) -> None:
     for name, kind in get_type_hints(type(config)).items():
         if get_origin(kind) is Literal and getattr(config, name) not in get_args(kind):
             choose(name, str(getattr(config, name)), dict.fromkeys(map(str, get_args(kind))))
+
+
+def configured(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The dataclass with these fields, plain values as a file holds them; ValueError for unknown or mistyped ones."""
+    from argparse import ArgumentError
+
+    from jsonargparse import ArgumentParser
+
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    unknown = next((name for name in values if name not in known), None)
+    if unknown is not None:
+        raise ValueError(f"unknown option {quoted(unknown)}: there are {', '.join(known) or 'none'}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind)
+    try:
+        return kind(**parser.instantiate(parser.parse_object(dict(values))).as_dict())
+    except (ArgumentError, TypeError, OverflowError, RecursionError) as error:
+        said = " ".join(str(error).split()).replace("Parser key ", "option ")
+        raise ValueError(f"options that {kind.__name__} cannot have ({quoted(said)[1:-1]})") from error
 
 
 def differences(config: Any) -> dict[str, Any]:

@@ -7,10 +7,12 @@ truncated:K               how many of them are used?
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 import xarray as xr
 
+from .asking import change_of
 from .backbone import Decoding
 from .collect import collect
 from .methods import LatentMethod
@@ -27,19 +29,34 @@ def counter(
     examples: Sequence[Example],
     *,
     changes: Sequence[str] = CHANGES,
-    split: str = "test",
+    split: str | None = None,
     decoding: Decoding | None = None,
     batch_size: int = 128,
     seed: int = 0,
+    out: Mapping[str, Path] | None = None,
 ) -> dict[str, xr.Dataset]:
-    """A store with the thoughts unchanged and one for each change (see `changes`), on the same examples and seed."""
+    """A store with the thoughts unchanged and one for each change (see `changes`), on the same examples and seed.
+
+    `out` says where each of `counted(changes)` is written as soon as it is done; as with `collect`, the same call goes
+    on after a stop within the store that it was at.
+    """
+    for name in changes:
+        change_of(name, len(examples))
     return {
         name: collect(
             method, task, examples, split=split, decoding=decoding, batch_size=batch_size, seed=seed,
-            change=None if name == UNCHANGED else name,
+            change=None if name == UNCHANGED else name, out=None if out is None else out[name],
         )
-        for name in (UNCHANGED, *changes)
+        for name in counted(changes)
     }  # fmt: skip
+
+
+def counted(changes: Sequence[str]) -> tuple[str, ...]:
+    """The names of the stores that `counter` makes for these changes."""
+    twice = next((name for name in changes if list(changes).count(name) > 1 or name == UNCHANGED), None)
+    if twice is not None:
+        raise ValueError(f"the change {twice!r} is asked for twice; give each once, {UNCHANGED!r} comes by itself")
+    return (UNCHANGED, *changes)
 
 
 def counter_table(stores: Mapping[str, xr.Dataset], same: Callable[[str, str], bool] | None = None) -> pd.DataFrame:

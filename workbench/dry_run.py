@@ -151,8 +151,8 @@ def memory_kept(method: LatentMethod, config: TrainConfig, processes: int = 1) -
 
 def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool, full_logits: bool = False) -> Passing:
     """What a piece of a batch takes on its way, by the formulas above."""
-    shape = backbone.model.config.to_dict()
-    layers, heads = backbone.model.config.num_hidden_layers, backbone.model.config.num_attention_heads
+    config = backbone.model.config.get_text_config(decoder=True)
+    shape, layers, heads = config.to_dict(), config.num_hidden_layers, config.num_attention_heads
     grouped = shape.get("num_key_value_heads") or heads
     size = shape.get("head_dim") or backbone.width // heads
     inner = shape.get("intermediate_size") or 4 * backbone.width  # GPT-2 leaves it unsaid
@@ -164,7 +164,7 @@ def memory_passing(backbone: Backbone, piece: Piece, checkpointing: bool, full_l
     layer += 2 * piece.rows * keys * heads * size * precision + cells * keys * precision
     inputs = layers * cells * backbone.width * precision
     logits = piece.rows * piece.logits * len(backbone.table)
-    pieces = is_plain(backbone.model.get_output_embeddings(), backbone.model.config) and not full_logits
+    pieces = is_plain(backbone.model.get_output_embeddings(), config) and not full_logits
     return Passing(
         cache=piece.rows * piece.prefix * backbone.bytes_per_token,
         activations=inputs + layer if checkpointing else layers * layer,
@@ -208,7 +208,7 @@ def _report(found: DryRun) -> list[tuple[str, str]]:
     """The lines of the report and what each is about."""
     method, backbone, course = found.method, found.method.backbone, found.course
     count, precision = sum(p.numel() for p in backbone.parameters()), str(backbone.table.dtype).removeprefix("torch.")
-    shape = f"{backbone.model.config.num_hidden_layers} layers of width {backbone.width}"
+    shape = f"{backbone.model.config.get_text_config(decoder=True).num_hidden_layers} layers of width {backbone.width}"
     lines = [
         ("backbone", f"{backbone.name}: {count:,} parameters in {precision}, {shape}"),
         ("method", f"{method.name}: {method.trainable_parameters:,} trainable parameters"),

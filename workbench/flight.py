@@ -30,14 +30,14 @@ class Flight:
         model: Any,
         prompts: Sequence[Tensor],
         step: Step,
-        limit: int,
+        limits: Sequence[int],
         copies: int,
         seeds: Sequence[int] | None,
         size: int,
         layers: Sequence[int],
     ):
         self.model, self.prompts, self.step, self.seeds, self.layers = model, prompts, step, seeds, tuple(layers)
-        self.limit, self.copies, device = limit, copies, model.device
+        self.limits, self.limit, self.copies, device = limits, max(limits), copies, model.device
         self.most = min(size, len(prompts)) * copies
         self.words: list[list[int]] = [[]] * (len(prompts) * copies)
         self.ended = [False] * (len(prompts) * copies)
@@ -51,10 +51,10 @@ class Flight:
         self.stops = torch.tensor(sorted(model.stops), device=device)
         self.cache = SharedPrompts()
         # by seat: all it has written, its random numbers, its next input, and how far it has got
-        self.written = torch.full((self.most, limit), -1, device=device)
-        self.chance = None if seeds is None else torch.zeros(self.most, limit, device=device)
+        self.written = torch.full((self.most, self.limit), -1, device=device)
+        self.chance = None if seeds is None else torch.zeros(self.most, self.limit, device=device)
         self.vector = prompts[0].new_zeros(self.most, prompts[0].shape[-1])
-        self.number, self.length = (torch.zeros(self.most, dtype=torch.long, device=device) for _ in range(2))
+        self.number, self.length, self.room = torch.zeros(3, self.most, dtype=torch.long, device=device).unbind()
         self.done = torch.zeros(self.most, dtype=torch.bool, device=device)
 
     def run(self) -> Written:
@@ -62,7 +62,7 @@ class Flight:
         while self._fill():
             with (
                 attending(self.model.model, NAME, attend),
-                noted(self.model.model, (-1, *self.layers)) as states,
+                noted(self.model.model, self.model.reader, (-1, *self.layers)) as states,
             ):
                 self._write(states)
         return Written(self.words, self.ended, self.kept)
@@ -85,7 +85,7 @@ class Flight:
         cache, model, seats = self.cache, self.model.model, slice(len(self.row))
         out = model(
             inputs_embeds=self.vector[seats, None],
-            position_ids=(self.start + cache.count - 1)[:, None],
+            position_ids=(self.start + cache.count.minimum(self.room[seats] - 1) - 1)[:, None],  # of ended rows too
             use_cache=True,
             logits_to_keep=1,
             shared=cache,
@@ -125,7 +125,7 @@ class Flight:
         if ends is not None:
             self.length[seats] = torch.where(ends & ~done, at, self.length[seats])
             done = done | ends
-        self.done[seats] = done | (at + 1 == self.limit)
+        self.done[seats] = done | (at + 1 >= self.room[seats])
 
     def _keep(self, made: Made, state: State, at: Tensor, thought: Tensor) -> None:
         chosen = thought.nonzero()[:, 0]
@@ -147,7 +147,7 @@ class Flight:
         written, lengths = self.written[ended].tolist(), self.length[ended].tolist()
         for seat, words, length in zip(ended, written, lengths, strict=True):
             self.words[self.row[seat]] = [word for word in words[:length] if word >= 0]
-            self.ended[self.row[seat]] = length < self.limit
+            self.ended[self.row[seat]] = length < self.limits[self.row[seat] // self.copies]
         fresh = list(islice(self.queue, (self.most - rows + len(ended)) // self.copies))
         gone = set(ended)
         read = {slot for seat, slot in enumerate(self.slot) if seat not in gone}
@@ -171,7 +171,7 @@ class Flight:
             del values[seats.total :]
             values += [0] * (seats.total - len(values))
         if seats.source:
-            for values in (self.written, self.vector, self.number, self.length, self.done):
+            for values in (self.written, self.vector, self.number, self.length, self.room, self.done):
                 values[seats.target] = values[seats.source]
             if self.chance is not None:
                 self.chance[seats.target] = self.chance[seats.source]
@@ -190,7 +190,9 @@ class Flight:
         rows = [prompt * copies + copy for prompt in fresh for copy in range(copies)]
         for number, (seat, row) in enumerate(zip(seats, rows, strict=True)):
             self.row[seat], self.slot[seat], self.came[seat] = row, slots[number // copies], self.now
-        self.written[seats], self.number[seats], self.length[seats], self.done[seats] = -1, 0, self.limit, False
+        self.written[seats], self.number[seats], self.done[seats] = -1, 0, False
+        room = torch.tensor([self.limits[prompt] for prompt in fresh], device=embeds.device).repeat_interleave(copies)
+        self.room[seats] = self.length[seats] = room
         states = {index: value[:, -1].repeat_interleave(copies, 0) for index, value in out.layers.items()}
         index = torch.tensor(seats, device=embeds.device)
         state = State(

@@ -35,6 +35,7 @@ class Writer(Reader, Protocol):
 
     @property
     def tokenizer(self) -> Any: ...
+    def room(self, length: int, wanted: int) -> int: ...
 
 
 @torch.no_grad()
@@ -51,6 +52,8 @@ def generate(
     layers: Sequence[int] = (),
 ) -> list[list[Completion]]:
     """`draws` answers for each row of vectors; the next row enters as soon as others have left enough room.
+
+    An answer that reaches the end of a bounded window (`Backbone.bounded`) ends there, unfinished.
 
     At most batch_size x draws answers are being written at any time; None: all at once. Sampling takes one uniform
     number per token from a generator seeded by (seeds[row], draw): what else is in the batch never changes an answer.
@@ -70,8 +73,9 @@ def generate(
         raise ValueError(f"batch_size={batch_size}: it must be at least 1")
     if not rows:
         return []
+    limits = [backbone.room(len(row), limit) for row in rows]
     written = write(
-        backbone, rows, step or words(decoding), limit, copies=draws, seeds=seeds if sampled else None,
+        backbone, rows, step or words(decoding), limits, copies=draws, seeds=seeds if sampled else None,
         batch_size=batch_size, layers=layers, plain=plain,
     )  # fmt: skip
     texts = backbone.tokenizer.batch_decode(written.words, skip_special_tokens=True)

@@ -75,10 +75,12 @@ def words(backbone: Backbone, vectors: np.ndarray, mask: np.ndarray, k: int) -> 
             entropy[rows] = vocabulary_entropy(probabilities)
         found["lens_id"][mask], found["lens_probability"][mask] = ids, values
         found["signal_lens_entropy"][mask], found["signal_lens_mass"][mask] = entropy, values.sum(axis=1)
-        found["near_id"][mask], found["near_cosine"][mask] = nearest_tokens(x, backbone.table.float().cpu().numpy(), k)
+        found["near_id"][mask], found["near_cosine"][mask] = nearest_tokens(
+            x, backbone.inputs().float().cpu().numpy(), k
+        )
     for name in ("lens", "near"):
         seen, place = np.unique(found[f"{name}_id"], return_inverse=True)
-        texts = np.array([backbone.tokenizer.decode([i]) if i >= 0 else "" for i in seen.tolist()], dtype=str)
+        texts = np.array([backbone.tokenizer.decode([i]) if i >= 0 else "" for i in seen.tolist()], dtype=object)
         found[f"{name}_token"] = texts[place.reshape(shape)]
     return found
 
@@ -224,7 +226,7 @@ def parallelism_table(
     """
     rows = []
     for name, store in by_name(stores).items():
-        ids, values, sizes = store["example"].values.astype(str), [], []
+        ids, values, sizes = store["example"].values.tolist(), [], []
         for i, p in _distributions(backbone, store, path):
             written = [_tokens(backbone, text.splitlines()) for text in paths.get(str(ids[i]), ())]
             if len(written) < 2:
@@ -274,7 +276,9 @@ def _distributions(backbone: Backbone, store: xr.Dataset, path: int) -> Iterator
 
 def _tokens(backbone: Backbone, lines: Sequence[str]) -> np.ndarray:
     """Steps as the model learns to write them, each ended by a line break."""
-    return np.concatenate([backbone.ids(f"{line}\n").numpy() for line in lines if line] or [np.zeros(0, np.int64)])
+    return np.concatenate(
+        [backbone.plain_ids(f"{line}\n").numpy() for line in lines if line] or [np.zeros(0, np.int64)]
+    )
 
 
 def _mean(values: np.ndarray) -> float:

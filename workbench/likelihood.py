@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from . import packing
-from .attention import shareable
+from .attention import shareable, slides
 from .backbone import Backbone, pad
 from .label_losses import is_plain, label_losses
 
@@ -37,6 +37,8 @@ def mean_losses(
     its labels, one each. What is not `there` is not looked at. `Backbone.padded` and `Backbone.full_logits` choose the
     plain ways.
     """
+    each = len(rows) // len(prefixes)
+    backbone.admit(max(len(prefixes[k // each]) + len(row) for k, row in enumerate(rows)))
     packed = shareable(backbone.model) and not (backbone.padded or _own_logits(backbone))
     losses = (_packed if packed else _padded)(backbone, prefixes, rows, there, labels)
     counts = torch.tensor([len(own) for own in labels])
@@ -146,12 +148,19 @@ def _padded(
 ) -> Float[Tensor, "label"]:
     """The same from rows padded to one length, through the model's own attention."""
     device, paths = backbone.device, len(rows) // len(prefixes)
-    ids, known = pad(prefixes, "left")
-    known = known.to(device)
-    with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
-        cache = backbone.run(backbone.embed(ids), known).cache
-    cache.batch_repeat_interleave(paths)
-    mask = torch.cat([known.repeat_interleave(paths, 0), pad(there, "left")[0]], 1)
+    # what is not there is left out: a window that slides counts places, whoever looks at them
+    rows = [row if bool(own.all()) else row[own] for row, own in zip(rows, there, strict=True)]
+    if slides(backbone.model) or not backbone.gaps:  # padding before a row would move its prefix away
+        before = [one for one in backbone.embed_each(prefixes) for _ in range(paths)]
+        rows = [torch.cat([read, row]) for read, row in zip(before, rows, strict=True)]
+        cache, mask = None, pad(rows, "left")[1]
+    else:
+        ids, known = pad(prefixes, "left")
+        known = known.to(device)
+        with torch.set_grad_enabled(backbone.trains and torch.is_grad_enabled()):
+            cache = backbone.run(backbone.embed(ids), known).cache
+        cache.batch_repeat_interleave(paths)
+        mask = torch.cat([known.repeat_interleave(paths, 0), pad(rows, "left")[1]], 1)
     embeds, counts = pad(rows, "left")[0], [len(own) for own in labels]
     owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(counts)).to(device)
     columns = torch.cat([torch.arange(max(counts) - count, max(counts)) for count in counts]).to(device)
@@ -168,4 +177,7 @@ def _padded(
 
 def _own_logits(backbone: Backbone) -> bool:
     """Whether the model's own logits are taken: they are asked for, or more than the output head's product."""
-    return backbone.full_logits or not is_plain(backbone.model.get_output_embeddings(), backbone.model.config)
+    if backbone.full_logits or not backbone.plain_logits:
+        return True
+    config = backbone.model.config.get_text_config(decoder=True)
+    return not is_plain(backbone.model.get_output_embeddings(), config)

@@ -15,7 +15,6 @@ weight (H, width of the assistant). The files hold neither the number of thought
 which assistant it was: see `import_official`.
 """
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .backbone import Backbone
-from .files import whole
+from .files import quoted, shown, whole
 from .methods import build
 from .methods.lta_thinker import LTAThinker, LTAThinkerConfig
 
@@ -115,7 +114,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     advice = "give the file as the published code saved it (torch.save of a state dict)"
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # of a damaged pickle: Python's manual names any exception
         raise ValueError(
             f"{path} holds no tensors that torch can load safely ({_first_line(error)}); {advice}"
         ) from error
@@ -124,12 +123,18 @@ def _read(path: Path) -> dict[str, Tensor]:
     for name, tensor in found.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             kind = str(tensor.dtype) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"{path}: {name!r} is {kind} where a floating-point tensor is needed; {advice}")
+            raise ValueError(f"{path}: {quoted(name)} is {kind} where a floating-point tensor is needed; {advice}")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise ValueError(f"{path}: {quoted(name)} is a {tensor.layout} tensor on {tensor.device}; {advice}")
+        if not bool(tensor.float().isfinite().all()):
+            raise ValueError(
+                f"{path}: tensor {quoted(name)} holds numbers that are not finite; give a sound checkpoint"
+            )
     return dict(found)
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0].rstrip("."))
 
 
 def _without_block(folder: Path, projection: dict[str, Tensor]) -> str:
@@ -157,7 +162,7 @@ def _check(module: nn.Module, found: dict[str, Tensor], path: Path, backbone: st
     for name in found:
         if name not in wanted:
             raise ValueError(
-                f"{path} has a tensor {name!r} that is not part of LTA-Thinker; give a file with {names} only"
+                f"{path} has a tensor {quoted(name)} that is not part of LTA-Thinker; give a file with {names} only"
             )
     for name, shape in wanted.items():
         given = tuple(found[name].shape)

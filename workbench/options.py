@@ -9,12 +9,12 @@ from argparse import SUPPRESS
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentParser
 
 from .config import choose
+from .files import read_yaml, shown
 
 TASK = "arith-shift"  # trained and answered unless another is named
 
@@ -175,11 +175,14 @@ def _asked(argv: Sequence[str], name: str, default: str) -> str:
         word.split("=", 1) if "=" in word else [word, after] for word, after in zip(argv, [*argv[1:], ""], strict=True)
     ]
     given = {option: value for option, value in reversed(pairs)}
-    if f"--{name}" in given:
-        return given[f"--{name}"]
-    path = Path(given.get("--config", ""))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML ({' '.join(str(error).split())}); give a run's config.yaml") from error
-    return str(content.get(name, default)) if isinstance(content, dict) else default
+    config = _config(given["--config"]) if "--config" in given else {}  # read here first: in our words if it is bad
+    return given.get(f"--{name}", str(config.get(name, default)))
+
+
+def _config(path: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        return {}  # the parser says so
+    content = read_yaml(path, "a run's config.yaml")
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"{shown(path)} holds no settings; give a run's config.yaml")
+    return content or {}

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .config import allowed, bounded
+from .config import SEEDS, allowed, bounded
 from .methods import LatentMethod, Prompt, Stage
 from .prefixes import Mode
+
+LONGEST = 10_000_000  # steps; the plan of a run holds each of them
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class TrainConfig:
             raise ValueError(
                 "prefix_cache=full and padded rows in the training settings: those are read anew; give one"
             )
+        bounded(self, seed=SEEDS, **dict.fromkeys(("epochs", "log_every", "probe_every", "save_every"), (1, 1e9)))
         counts = ("examples", "epochs", "batch_size", "micro_batch", "processes")
         for name in (*counts, "log_every", "probe_every", "save_every", "snapshot_every"):
             value = getattr(self, name)
@@ -118,6 +121,10 @@ def make_plan(method: LatentMethod, config: TrainConfig, count: int) -> list[Ste
     if not stages:
         raise ValueError(f"method {method.name!r} has nothing to train; collect its answers right away")
     per_epoch = math.ceil(count / config.batch_size)
+    if per_epoch * config.epochs > LONGEST:
+        raise ValueError(
+            f"{config.epochs} epochs of {per_epoch} steps are over the {LONGEST:,} that a run can have; give fewer"
+        )
     lengths = [max(1, round(stage.share * config.epochs * per_epoch)) for stage in stages]
     plan: list[Step] = []
     start, lead = 0, stages[0]  # of the schedule: the step at which it began, and the stage

@@ -29,6 +29,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Con
 
 from .backbone import Backbone
 from .collect import collect
+from .config import SEEDS, bounded
 from .files import whole, write_json, write_text
 from .methods import Thoughts, build
 from .runs import provenance
@@ -68,6 +69,15 @@ class PretrainConfig:
     """Share of documents that answer without worked steps."""
     drills: float = 0.45
     """Share of documents that are bare sums at the start; falls to zero half-way."""
+
+    def __post_init__(self) -> None:
+        bounded(
+            self, seed=SEEDS, steps=(1, 1e7), batch_size=(1, 1e5), width=(2, 1e5), layers=(1, 1000), heads=(1, 1000)
+        )
+        bounded(self, **dict.fromkeys(("muon_lr", "adamw_lr"), (0, 1e6)))
+        bounded(self, **dict.fromkeys(("new_words", "hints", "known_hints", "direct", "drills"), (0, 1)))
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width is {self.width} and heads is {self.heads}; give a multiple of {2 * self.heads}")
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

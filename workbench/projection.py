@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -301,10 +302,12 @@ def _answers(store: xr.Dataset, variable: Literal["prediction", "text"], table: 
 
 def _cached(file: Path, shape: tuple[int, int]) -> np.ndarray | None:
     try:
-        points = np.load(file)
-    except (OSError, ValueError, EOFError):  # missing or damaged: both mean compute again
+        with file.open("rb") as handle:  # np.load would open archives and pickles too
+            points = np.lib.format.read_array(handle, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError, SyntaxError, TokenError):  # missing or damaged: compute again
         return None
-    return points if points.shape == shape else None
+    sound = points.shape == shape and points.dtype == np.float64 and bool(np.isfinite(points).all())
+    return points if sound else None
 
 
 def _keep(file: Path, points: np.ndarray) -> None:

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def noted(model: Any, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Within, each pass of the model leaves the states [row, position, feature] of these layers in what is given."""
+def noted(model: Any, reader: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Within, each pass of the model leaves the states [row, position, feature] of these layers in what is given.
+
+    reader: the model without its output head.
+    """
     found: dict[int, Tensor] = {}
     hooks = []
     for index in layers:
@@ -22,13 +25,13 @@ def noted(model: Any, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
             def note(_: Any, __: Any, out: Any) -> None:
                 found[-1] = out.last_hidden_state
 
-            hooks.append(model.base_model.register_forward_hook(note))
+            hooks.append(reader.register_forward_hook(note))
             continue
 
         def note_input(_: Any, given: Any, named: Any, index: int = index) -> None:
             found[index] = given[0] if given else named["hidden_states"]
 
-        hooks.append(_block(model, index).register_forward_pre_hook(note_input, with_kwargs=True))
+        hooks.append(_block(model, reader, index).register_forward_pre_hook(note_input, with_kwargs=True))
     try:
         yield found
     finally:
@@ -36,10 +39,10 @@ def noted(model: Any, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
             hook.remove()
 
 
-def _block(model: Any, index: int) -> nn.Module:
+def _block(model: Any, reader: nn.Module, index: int) -> nn.Module:
     """The block that reads the states of this index, or one sentence."""
     count = model.config.num_hidden_layers
-    lists = [part for part in model.base_model.children() if isinstance(part, nn.ModuleList) and len(part) == count]
+    lists = [part for part in reader.children() if isinstance(part, nn.ModuleList) and len(part) == count]
     place = index if index >= 0 else count + 1 + index
     if not lists or not 0 <= place < count:
         raise ValueError(

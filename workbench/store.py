@@ -25,7 +25,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .files import whole
+from . import store_files
+from .store_files import writable
 
 SCHEMA = "workbench-store-1"
 DIMENSIONS = ("example", "path", "step", "component", "draw", "rank", "reasoning", "reference", "vocabulary", "feature")
@@ -77,6 +78,7 @@ COORDINATES = {
     "reference": Kind(("reference", "feature"), "float"),
     "vocabulary": Kind(("vocabulary",), "int"),  # the tokens in mixtures, ascending, and their embeddings
     "embedding": Kind(("vocabulary", "feature"), "float"),
+    "label_critical_step": Kind(("example",), "int"),  # the one label that diagnostics know: of `step_text`, from 0
 }
 LABEL = Kind(("example",), "any")  # coordinates called label_<name>
 ATTRIBUTES = ("schema", "method", "config", "backbone", "task", "split", "seed", "versions", "commit", "created")
@@ -131,7 +133,7 @@ def _attribute_problems(dataset: xr.Dataset) -> Iterable[str]:
             yield f"attribute {name!r} is {value!r}: it must be text"
     try:
         json.loads(dataset.attrs["versions"])
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         yield f"attribute 'versions' is {dataset.attrs['versions']!r}: it must be JSON text, use json.dumps"
     try:
         datetime.fromisoformat(dataset.attrs["created"])
@@ -198,33 +200,33 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
     """Check and write a store; returns the path. An interrupted save leaves an older file as it was.
 
     Vectors are written as float16, or as float32 where a value exceeds float16's 65504; padding (mask False) as 0.
-    Characters netCDF text cannot hold become U+FFFD (NUL) and ? (lone surrogates).
+    Characters netCDF text cannot hold become U+FFFD (NUL) and ? (lone surrogates). The file carries a checksum.
     """
-    path = Path(path)
-    if path.suffix != ".nc":
-        raise ValueError(f"store path {str(path)!r} does not end in '.nc': give it that ending")
     check(dataset)
+    path = writable(path)
     plain = dataset.transpose(*DIMENSIONS, missing_dims="ignore").drop_encoding()
     if "mixture_token" in plain:
         plain = plain.drop_vars("thought")
     else:
         plain = plain.assign({"thought": plain["thought"].where(plain["mask"], 0).astype(plain["thought"].dtype)})
+    plain.attrs = {name: storable(v) if isinstance(v, str) else v for name, v in plain.attrs.items()}
     encoding = {}
     for name, variable in plain.variables.items():
         if variable.dtype.kind in "UOT":
-            clean = [_storable(text) for text in variable.values.ravel()]
-            plain[name] = (variable.dims, np.array(clean, dtype=object).reshape(variable.shape))
+            clean = [storable(text) for text in variable.values.ravel()]
+            kind: Any = object if clean else "U1"  # without a text to look at objects would be written as numbers
+            plain[name] = (variable.dims, np.array(clean, dtype=kind).reshape(variable.shape))
             continue
         encoding[name] = {"zlib": True, "complevel": 4, "shuffle": True} if variable.size else {}
         if name in ("thought", "reference", "embedding", "step_vector"):
             fits = variable.size == 0 or float(abs(variable).max()) <= _FLOAT16
             encoding[name]["dtype"] = "float16" if fits else "float32"
-    with whole(path) as partial:
-        plain.to_netcdf(partial, engine="h5netcdf", encoding=encoding)
+    store_files.write(plain, encoding, path)
     return path
 
 
-def _storable(text: object) -> str:
+def storable(text: object) -> str:
+    """A text as netCDF can hold it."""
     return str(text).replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
@@ -240,42 +242,22 @@ def load(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
         dataset = _read(Path(path), lazy=False)
         check(dataset)
         return dataset
-    parts = [_read(part, lazy=True) for part in _files(path)]
+    parts = [_read(part, lazy=True) for part in store_files.part_files(path)]
     for part in parts:
         check(part, values=False)
     return parts[0] if len(parts) == 1 else concat(parts)
 
 
-def _files(path: str | Path | Sequence[str | Path]) -> list[Path]:
-    if not isinstance(path, str | Path):
-        files = [Path(part) for part in path]
-    elif Path(path).is_dir():
-        files = sorted(Path(path).glob("*.nc"))
-    else:
-        files = sorted(Path(found) for found in glob.glob(str(path)))
-    if not files:
-        raise FileNotFoundError(f"no store in {str(path)!r}: give a .nc file, a folder or glob of such, or a list")
-    return files
-
-
 def _read(path: Path, *, lazy: bool) -> xr.Dataset:
-    if not path.is_file():
-        raise FileNotFoundError(f"no store at {str(path)!r}: check the path, or make one with `workbench collect`")
-    try:
-        if lazy:
-            dataset = xr.open_dataset(path, engine="h5netcdf", cache=False)
-            dataset = dataset.assign({name: dataset[name].load() for name in dataset.variables if name != "thought"})
-            if "thought" in dataset:  # a task for each compressed block takes longer than to read it
-                count = LAZY * dataset.sizes["example"] // max(1, dataset["thought"].nbytes)
-                dataset = dataset.assign(thought=dataset["thought"].chunk({"example": max(1, count)}))
-        else:
-            dataset = xr.load_dataset(path, engine="h5netcdf")
-    except PermissionError:
-        raise
-    except OSError as error:
-        raise ValueError(
-            f"{str(path)!r} is no netCDF file ({error}): give a store, or collect again if damaged"
-        ) from error
+    dataset = store_files.read(path, lazy=["thought"] if lazy else [])
+    if lazy and "thought" in dataset:  # a task for each compressed block takes longer than to read it
+        count = LAZY * dataset.sizes["example"] // max(1, dataset["thought"].nbytes)
+        dataset = dataset.assign(thought=dataset["thought"].chunk({"example": max(1, count)}))
+    dataset = dataset.set_coords([name for name in dataset.data_vars if str(name).startswith("label_")])  # see `write`
+    for name, array in dataset.items():  # earlier versions wrote text of which there is none as numbers
+        kind = VARIABLES.get(str(name))
+        if kind and kind.dtype == "text" and array.size == 0 and array.dtype.kind == "f":
+            dataset[name] = array.astype(object)
     if "mixture_token" in dataset and "thought" not in dataset:
         dataset = mixed(dataset)
     # netCDF returns numpy scalars; plain numbers compare, print and serialise as they were given

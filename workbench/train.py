@@ -6,10 +6,12 @@ micro-batches on any number of ranks has one gradient: each piece counts by its 
 
 import json
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,15 +22,18 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from . import runs, stages
+from . import checkpoints, runs, stages
+from .backbone import Backbone
 from .checkpointing import checkpointed
 from .config import differences
 from .decoding import Decoding
 from .diagnostics import probe
-from .files import read_jsonl, whole, write_json, write_text
+from .files import logged_jsonl, sweep, write_json, written
 from .launch import alike, gathered, gathered_module, launched, told
 from .methods import LatentMethod, Prompt
+from .methods.base import prepared
 from .optimizers import make_optimizers
+from .owners import Owner, owned, refuse
 from .packing import compiled
 from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
 from .prefixes import GIB, Prefixes
@@ -46,26 +51,43 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     says how to resume.
     """
     folder = Path(folder)
-    if not resume and (folder / "metrics.jsonl").exists():
-        raise ValueError(f"{folder} holds a run already; resume it, or give another folder")
-    prompts = [method.render(example, task) for example in task.examples("train", config.examples)]
-    looked_at = [method.render(example, task) for example in task.examples("dev", config.probe_examples)]
+    if not resume:
+        runs.refuse_run(folder)
+    if os.environ.get("RANK", "0") == "0":  # the others may come when this one has claimed it for them all
+        refuse(folder, but=os.getpid())
+    prompts = prepared(method, task, task.examples("train", config.examples), learned=True)
+    looked_at = prepared(method, task, task.examples("dev", config.probe_examples))
     plan = make_plan(method, config, len(prompts))
-    method.backbone.padded, method.backbone.full_logits = config.padded, config.full_logits
-    run = _Run(method, task, config, folder, looked_at, len(plan))
-    sharded = run.accelerator.distributed_type == DistributedType.FSDP  # then all must read alike
-    method.backbone.prefixes = Prefixes("off" if sharded else config.prefix_cache, config.prefix_cache_gib)
+    run = _Run(method, task, config, folder, looked_at, len(plan), checkpoints.origin(method, prompts))
+    if resume and not runs.begun(folder):
+        raise ValueError(f"nothing to resume: no checkpoint at {folder / 'checkpoint.pt'}; train without resume")
+    try:
+        with owned(folder) if run.main else nullcontext() as owner:
+            if owner is not None and not resume:
+                runs.refuse_run(folder)  # one that began and ended since
+            run.owner = owner
+            return _go(run, plan, prompts, resume)
+    except OSError as error:
+        raise TrainingFailed(f"{error}; {run.kept()}") from error
+
+
+def _go(run: "_Run", plan: list[Step], prompts: list[Prompt], resume: bool) -> Path:
+    """All steps that are not done yet; the run's folder."""
+    method, config, folder = run.method, run.config, run.folder
     done = run.restore() if resume else 0
     method.training_step, method.stage = done, plan[done - 1].stage if done else None
     run.begin(done)
-    if done == 0 and keeps(0, len(plan), config):
+    if keeps(done, len(plan), config):
         run.keep()
     legs, stage, epoch, cuts, rows = method.stages(), None, "", [], prompts
     shown: dict[str, Any] = {} if run.main else {"disable": True}  # disable=False would overrule TQDM_DISABLE
     progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
     way = checkpointed if config.gradient_checkpointing else compiled if config.compile else nullcontext
     layers = way(method.backbone.model)
-    with _stop_softly() as stop, progress as bar, layers, run.waking():
+    sharded = run.accelerator.distributed_type == DistributedType.FSDP  # then all must read alike
+    prefixes = Prefixes("off" if sharded else config.prefix_cache, config.prefix_cache_gib)
+    shortcuts = _shortcuts(method.backbone, prefixes, config)
+    with _stop_softly() as stop, progress as bar, layers, shortcuts, run.waking():
         for step in plan[done:]:
             if step.stage != stage:
                 stage = method.stage = step.stage
@@ -83,13 +105,13 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
             saving = saves(step.number, len(plan), config) or stopping
             if logs(step.number, len(plan), config) or stopping:
                 run.log(values, step, bar)
+            if keeps(step.number, len(plan), config):
+                run.keep()  # before the checkpoint: what one is resumed from has its snapshots
             if saving:
                 run.save(step.number)
-            if keeps(step.number, len(plan), config):
-                run.keep()
             bar.update()
             if stopping and step.number < len(plan):
-                command = f"workbench train --config {folder / 'config.yaml'} --out {folder} --resume true"
+                command = runs.command("train", "--config", folder / "config.yaml", "--out", folder, "--resume", "true")
                 again = f"go on with resume=True, or `{command}`{run.launcher}"
                 raise KeyboardInterrupt(f"stopped after step {step.number} of {len(plan)}, saved in {folder}; {again}")
     run.finish()
@@ -99,13 +121,22 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
 class _Run:
     """The live objects of one training and what is done with them at each step."""
 
+    owner: Owner | None = None  # of the main process
+
     def __init__(
-        self, method: LatentMethod, task: Task, config: TrainConfig, folder: Path, probes: list[Prompt], steps: int
+        self,
+        method: LatentMethod,
+        task: Task,
+        config: TrainConfig,
+        folder: Path,
+        probes: list[Prompt],
+        steps: int,
+        origin: checkpoints.Origin,
     ):
         self.accelerator = launched(method, config)
         self.model, *self.optimizers = self.accelerator.prepare(method, *make_optimizers(method, config))
         self.method, self.config, self.folder, self.probes, self.steps = method, config, folder, probes, steps
-        self.task = task
+        self.task, self.origin = task, origin
         self.setup = runs.describe_method(method) | {"task": task.name, "data": task.source}
         if task.prompts is not None:
             self.setup["prompts"] = task.prompts.source
@@ -114,12 +145,14 @@ class _Run:
         self.main, self.world = self.accelerator.is_main_process, self.accelerator.num_processes
         self.launcher = f", launched with {self.world} processes again" if self.world > 1 else ""
         self.warned: set[str] = set()
+        self.resumed: checkpoints.Checkpoint | None = None
         self.started = time.time()
 
     def begin(self, done: int) -> None:
-        """Say what is trained, write the config, drop rows written after the checkpoint (they will be made again)."""
-        if not self.main:
+        """Say what is trained, write the config, drop rows and snapshots behind the checkpoint (made again)."""
+        if self.owner is None:
             return
+        self.owner.begun = True
         trainable, total = (sum(p.numel() for p in some) for some in (self.learned.values(), self.method.parameters()))
         where = f"{self.world} process{'es' * (self.world > 1)} ({self.accelerator.device.type})"
         print(
@@ -128,10 +161,9 @@ class _Run:
             flush=True,
         )
         runs.write_config(self.folder, self.setup)
-        path = self.folder / "metrics.jsonl"
-        if path.exists():
-            rows = [row for row in read_jsonl(path, ("step",)) if row["step"] <= done]
-            write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        checkpoints.cut_log(self.folder, self.resumed)
+        runs.drop_snapshots(self.folder, behind=done)
+        sweep(self.folder)
 
     def enter(self, stage: int, prompts: list[Prompt], within: bool) -> Sequence[Prompt]:
         """Let learn what learns in a stage; the prompts it trains on, made now, or `within` it found again.
@@ -242,7 +274,9 @@ class _Run:
         if said:
             row["warnings"] = said
         if self.main:
-            with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            self.check_owner()
+            path = self.folder / "metrics.jsonl"
+            with written(path), open(path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             bar.set_postfix(loss=f"{row['loss']:.3f}")
             for sentence in set(said) - self.warned:
@@ -251,9 +285,17 @@ class _Run:
 
     def fail(self, what: str, number: int) -> NoReturn:
         """End training with a sentence that says where it can be taken up again."""
+        raise TrainingFailed(f"{what} at step {number}; {self.kept()}; lower the learning rate or look at the data")
+
+    def kept(self) -> str:
+        """What there is to go on from."""
         checkpoint = self.folder / "checkpoint.pt"
-        kept = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
-        raise TrainingFailed(f"{what} at step {number}; {kept}; lower the learning rate or look at the data")
+        return f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+
+    def check_owner(self) -> None:
+        """End training, before anything is written, where the folder has been removed or is another's by now."""
+        if self.owner is not None and self.owner.lost():
+            raise TrainingFailed(f"{self.folder} was removed or made anew while this trained in it; the run ends here")
 
     @torch.no_grad()
     def look(self, number: int) -> dict[str, float]:
@@ -282,7 +324,7 @@ class _Run:
             mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
             found = probe(pad_sequence(vectors, batch_first=True).numpy(), mask.numpy())
         if written:
-            read = [(self.task.parse(c.text), p.example.answer) for c, p in zip(written, asked, strict=True)]
+            read = [(self.task.read(c.text, p.begun), p.example.answer) for c, p in zip(written, asked, strict=True)]
             found["accuracy"] = sum(r is not None and self.task.same(r, gold) for r, gold in read) / len(read)
         return found
 
@@ -293,21 +335,18 @@ class _Run:
         for state in states:
             state["state"] = {i: {k: gathered(v) for k, v in kept.items()} for i, kept in state["state"].items()}
         if self.main:
-            content = {
-                "step": done,
-                "setup": json.dumps(self.setup, sort_keys=True),
-                "weights": weights,
-                "optimizers": states,
-                "seconds": time.time() - self.started,
-            }
-            with whole(self.folder / "checkpoint.pt") as temporary:
-                torch.save(content, temporary)
+            self.check_owner()
+            seconds = time.time() - self.started
+            log = checkpoints.log_state(self.folder)
+            state = checkpoints.Checkpoint(done, self.setup, weights, states, seconds, self.origin, log)
+            checkpoints.write(self.folder, state)
         self.accelerator.wait_for_everyone()  # else a process that ends now would have its launcher end the writing one
 
     def keep(self) -> None:
         """A snapshot of the weights as they are."""
         weights = self.sound_weights(self.method.training_step or 0)
         if self.main:
+            self.check_owner()
             runs.save_weights(self.method, self.folder, weights, snapshot=True)
 
     def weights(self, all_learned: bool = False) -> dict[str, Tensor]:
@@ -328,29 +367,29 @@ class _Run:
 
     def restore(self) -> int:
         """Load the checkpoint into the live objects; return the steps done."""
-        path = self.folder / "checkpoint.pt"
-        if not path.exists() and (self.folder / "metrics.jsonl").exists():
+        if not (self.folder / "checkpoint.pt").exists():
             return 0  # killed before the first checkpoint
-        if not path.exists():
-            raise ValueError(f"nothing to resume: no checkpoint at {path}; train without resume")
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if _decisive(json.loads(saved["setup"])) != _decisive(self.setup):
-            raise ValueError(f"{path} belongs to other settings ({saved['setup']}); resume with those")
+        saved = self.resumed = checkpoints.read(self.folder)
+        defaults = {"training": asdict(TrainConfig())}
+        if saved.setup["method"] == self.method.name:
+            defaults["options"] = asdict(self.method.Config())
+        checkpoints.check(self.folder, saved, self.setup, defaults, self.origin, log=self.main)
         own = self.learned | self.method.saved()
-        for name, value in saved["weights"].items():
+        for name, value in saved.weights.items():
             own[name].data.copy_(alike(value, own[name]))
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+        for optimizer, state in zip(self.optimizers, saved.optimizers, strict=True):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]  # numbered in this order
             kept = state["state"].items()
             state["state"] = {i: {k: alike(v, parameters[i]) for k, v in values.items()} for i, values in kept}
             optimizer.load_state_dict(state)
-        self.started -= saved["seconds"]
-        return saved["step"]
+        self.started -= saved.seconds
+        return saved.step
 
     def finish(self) -> None:
         """Write the weights and result.json."""
         weights = self.weights()
         if self.main:
+            self.check_owner()
             runs.save_weights(self.method, self.folder, weights)
             seconds = time.time() - self.started
             result = {
@@ -360,24 +399,21 @@ class _Run:
                 "seconds_per_step": seconds / self.steps,
                 "world_size": self.world,
                 "device": str(self.accelerator.device),
-                "final": read_jsonl(self.folder / "metrics.jsonl")[-1],
+                "final": list(logged_jsonl(self.folder / "metrics.jsonl"))[-1][1],
             }
             write_json(self.folder / "result.json", self.setup | result | runs.provenance())
         self.accelerator.wait_for_everyone()
 
 
-def _decisive(setup: dict[str, Any]) -> dict[str, Any]:
-    """A run's setup without the settings that say how numbers are computed, not which: resuming may change those."""
-    free = (
-        "gradient_checkpointing",
-        "processes",
-        "prefix_cache",
-        "prefix_cache_gib",
-        "compile",
-        "padded",
-        "full_logits",
-    )
-    return setup | {"training": {name: value for name, value in setup["training"].items() if name not in free}}
+@contextmanager
+def _shortcuts(backbone: Backbone, prefixes: Prefixes, config: TrainConfig) -> Iterator[None]:
+    """Within, losses are computed as the settings say; the backbone, which others may use, is left as it was."""
+    before = backbone.prefixes, backbone.padded, backbone.full_logits
+    backbone.prefixes, backbone.padded, backbone.full_logits = prefixes, config.padded, config.full_logits
+    try:
+        yield
+    finally:
+        backbone.prefixes, backbone.padded, backbone.full_logits = before
 
 
 @contextmanager

@@ -26,7 +26,8 @@ class Reader(Protocol):
     model: transformers' own, whose attention may be replaced by the shared one; None where there is none. stops: words
     that end a row. trains: whether what stands before needs gradients. cache_for: an empty cache for these of the
     prompts that are being written, by number, so that a model which reads more than rows finds what belongs to them; a
-    cache knows `batch_repeat_interleave(times)` and `batch_select_indices(rows)`. run: as `Backbone.run`.
+    cache knows `batch_repeat_interleave(times)` and `batch_select_indices(rows)`. admit: a word about
+    rows that are longer than it was made for. run: as `Backbone.run`.
     """
 
     @property
@@ -39,6 +40,7 @@ class Reader(Protocol):
     def trains(self) -> bool: ...
 
     def embed(self, ids: Tensor) -> Tensor: ...
+    def admit(self, length: int) -> None: ...
     def cache_for(self, prompts: Sequence[int]) -> Any: ...
 
     def run(
@@ -67,7 +69,7 @@ def write(
     reader: Reader,
     prompts: Sequence[Float[Tensor, "_ feature"]],
     step: Step,
-    limit: int,
+    limit: int | Sequence[int],
     *,
     copies: int = 1,
     seeds: Sequence[int] | None = None,
@@ -75,7 +77,8 @@ def write(
     layers: Sequence[int] = (),
     plain: bool = False,
 ) -> Written:
-    """`copies` rows behind each of the prompts (rows of vectors), of at most `limit` inputs each, words and thoughts.
+    """`copies` rows behind each of the prompts (rows of vectors), of at most `limit` inputs each, words and thoughts
+    (one number for all, or one for each prompt).
 
     A row ends with a word that is one of the reader's stops, where its step says so (`Made.ends`), or at the limit.
     seeds: one for each prompt, so that states have a uniform number of each row and input. layers: states that steps
@@ -85,17 +88,30 @@ def write(
     if not prompts or not limit:
         count = len(prompts) * copies
         return Written([[] for _ in range(count)], [False] * count, [])
-    size = batch_size or len(prompts)
+    size, limits = batch_size or len(prompts), [limit] * len(prompts) if isinstance(limit, int) else limit
     if not (plain or torch.is_grad_enabled() or reader.model is None) and shareable(reader.model):
         # a tenth faster than without gradients alone; several processes may have sharded the weights, which forbids it
         with torch.inference_mode(not torch.distributed.is_initialized()):
-            return Flight(reader, prompts, step, limit, copies, seeds, size, layers).run()
+            return _admitted(reader, prompts, Flight(reader, prompts, step, limits, copies, seeds, size, layers).run())
     found = [
-        _plainly(reader, prompts, range(len(prompts))[k : k + size], step, limit, copies, seeds, layers)
+        _plainly(reader, prompts, range(len(prompts))[k : k + size], step, limits, copies, seeds, layers)
         for k in range(0, len(prompts), size)
     ]
     ids, ended = ([value for one in found for value in getattr(one, name)] for name in ("words", "ended"))
-    return Written(ids, ended, [kept for one in found for kept in one.kept])
+    return _admitted(reader, prompts, Written(ids, ended, [kept for one in found for kept in one.kept]))
+
+
+def _admitted(reader: Reader, prompts: Sequence[Tensor], written: Written) -> Written:
+    """The same, after a word where rows have become longer than the model was made for."""
+    copies, thoughts = len(written.words) // len(prompts), torch.zeros(len(written.words), dtype=torch.long)
+    for one in written.kept:
+        thoughts += one.rows.cpu().bincount(minlength=len(thoughts))
+    read = [
+        len(prompts[row // copies]) + len(words) + count - (not ended)  # the last input of a row that was cut is unread
+        for row, (words, count, ended) in enumerate(zip(written.words, thoughts.tolist(), written.ended, strict=True))
+    ]
+    reader.admit(max(read))
+    return written
 
 
 def _plainly(
@@ -103,7 +119,7 @@ def _plainly(
     prompts: Sequence[Tensor],
     chosen: range,
     step: Step,
-    limit: int,
+    limits: Sequence[int],
     copies: int,
     seeds: Sequence[int] | None,
     layers: Sequence[int],
@@ -120,11 +136,13 @@ def _plainly(
         cache.batch_repeat_interleave(copies)
     seen = [value.repeat_interleave(copies, 0) for value in _seen(out, layers)]
     count, device, first = len(mask), reader.device, chosen.start * copies
+    most = torch.tensor([limits[k] for k in chosen], device=device).repeat_interleave(copies)
+    limit = int(most.max())
     chance = None if seeds is None else uniforms([seeds[k] for k in chosen], copies, limit).to(device)
     stops = torch.tensor(sorted(reader.stops), device=device)
     zero = torch.zeros(1, dtype=torch.long, device=device)
     written = torch.full((count, limit), -1, device=device)
-    number, length = (torch.zeros(count, dtype=torch.long, device=device) for _ in range(2))
+    number, length = torch.zeros(count, dtype=torch.long, device=device), most.clone()
     alive, kept = torch.arange(count, device=device), []  # which rows those of the batch are
     for at in range(limit):
         hidden, logits, *others = seen
@@ -154,16 +172,21 @@ def _plainly(
             vector = thoughts if vector is None else torch.where(thought[:, None], thoughts, vector)
         if made.words is not None:
             written[alive, at] = made.words
-        if not len(alive) or at + 1 == limit:
-            break
         assert vector is not None, "a step made neither words nor vectors"
+        full = most[alive] == at + 1
+        if bool(full.any()):
+            going = (~full).nonzero()[:, 0]
+            alive, mask, vector = alive[going], mask[going], vector[going]
+            if len(alive):
+                cache.batch_select_indices(going)
+        if not len(alive):
+            break
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         seen = _seen(
             reader.run(vector[:, None], mask, cache=cache, logits_at=zero, hidden=True, layers=layers), layers
         )  # fmt: skip
-    length[alive] = limit
     ids = [[w for w in row[:n] if w >= 0] for row, n in zip(written.tolist(), length.tolist(), strict=True)]
-    return Written(ids, (length < limit).tolist(), kept)
+    return Written(ids, (length < most).tolist(), kept)
 
 
 def _seen(out: Any, layers: Sequence[int]) -> list[Tensor]:

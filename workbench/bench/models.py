@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from ..backbone import SHIPPED, Backbone
+from ..backbone import Backbone
+from ..places import BACKBONES
 
 # As in the config of Qwen/Qwen3-8B.
 EIGHT_BILLION = Qwen3Config(
@@ -43,4 +44,4 @@ def random_backbone(
             model: Any = Qwen3ForCausalLM(config)
         finally:
             torch.set_default_dtype(before)
-    return Backbone(model, AutoTokenizer.from_pretrained(SHIPPED / "nano"), name)
+    return Backbone(model, AutoTokenizer.from_pretrained(BACKBONES / "nano"), name)

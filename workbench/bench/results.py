@@ -1,6 +1,5 @@
 """Results of `workbench bench` that were kept as JSON: read back, and as tables for figures and notebooks."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-SHIPPED = Path(__file__).parents[2] / "data" / "benchmarks"  # one file per machine
+from ..files import checked, quoted, read_json, shown, visible
+from ..places import BENCHMARKS
+
 MEASURES = {  # what a part says in one number, and how it is read
     "speedup": "times as fast as the reference",
     "speedup_full": "times as fast, from the second epoch on",
@@ -30,19 +31,26 @@ def load(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     how = "write one with workbench bench all --out FILE.json"
     if not path.is_file():
-        raise FileNotFoundError(f"no results at {str(path)!r}: {how}")
+        raise FileNotFoundError(f"no results at {shown(path)!r}: {how}")
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        for name in parts(results):
+        results = checked(read_json(path), {"machine": dict, "commit": str, "created": str}, "it")
+        for name, part in parts(results).items():
+            wrong = next((key for key, value in part.items() if _measure(key) and not _number(value)), None)
+            if wrong is not None:
+                raise ValueError(f"{wrong} is no number")
             ways(results, name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{str(path)!r} holds no results of workbench bench: {how}") from error
+        raise ValueError(f"{shown(path)!r} holds no results of workbench bench: {how}") from error
     return results
 
 
-def shipped(folder: str | Path = SHIPPED) -> dict[str, dict[str, Any]]:
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
+
+
+def shipped(folder: str | Path = BENCHMARKS) -> dict[str, dict[str, Any]]:
     """Every file of results in a folder by its name without the ending; none where the folder is empty or missing."""
-    return {path.stem: load(path) for path in sorted(Path(folder).glob("*.json"))}
+    return {path.stem: load(path) for path in visible(folder, "*.json")}
 
 
 def parts(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -51,7 +59,9 @@ def parts(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     inner = {f"{name} {key}": part[key] for name, part in named.items() for key in INNER if key in part}
     found = dict(sorted((named | inner).items()))
     if not found:
-        raise ValueError(f"no part of a benchmark among {', '.join(results) or 'no keys'}: give what `bench` returns")
+        raise ValueError(
+            f"no part of a benchmark among {shown(', '.join(results)) or 'no keys'}: give what `bench` returns"
+        )
     return found
 
 
@@ -63,7 +73,7 @@ def ways(results: Mapping[str, Any], part: str) -> pd.DataFrame:
     """
     known = parts(results)
     if part not in known:
-        raise ValueError(f"no part {part!r} in these results: it has {', '.join(known)}")
+        raise ValueError(f"no part {quoted(part)} in these results: it has {', '.join(known)}")
     found = known[part]
     if part == "diagnostics":
         keys = ("floor", "over_floor")

@@ -22,20 +22,23 @@ def probe(vectors: ArrayLike, mask: ArrayLike | None = None) -> dict[str, float]
     spread, relative_spread: between examples at one step, over all thoughts of such steps; cosine: the same, mean over
     steps; effective_rank: mean over the steps that vary by more than rounding (relative spread above 1e-6), 0 where
     none does; slot_cosine (only with two steps): between steps of an example, mean over examples; rms: of all values.
+    What compares examples is left out where no step has two.
     """
     x, present = as_thoughts(vectors, mask)
     if not present.any():
         return {}
-    steps, deviation, square = between(x, present)
-    clouds = [x[present[:, s], s] for s in steps]
-    ranks = [effective_rank(cloud) for cloud in clouds if not still(cloud, STILL)]
-    found = {
-        "spread": ratio(deviation, present[:, steps]),
-        "relative_spread": ratio(deviation, square),
-        "effective_rank": float(np.mean(ranks)) if ranks else 0.0,
-        "cosine": float(np.mean([mean_cosine(cloud) for cloud in clouds])),
-        "rms": float(np.sqrt(np.square(x[present]).mean())),
-    }
+    found: dict[str, float] = {}
+    if (present.sum(axis=0) >= 2).any():
+        steps, deviation, square = between(x, present)
+        clouds = [x[present[:, s], s] for s in steps]
+        ranks = [effective_rank(cloud) for cloud in clouds if not still(cloud, STILL)]
+        found = {
+            "spread": ratio(deviation, present[:, steps]),
+            "relative_spread": ratio(deviation, square),
+            "effective_rank": float(np.mean(ranks)) if ranks else 0.0,
+            "cosine": float(np.mean([mean_cosine(cloud) for cloud in clouds])),
+        }
+    found["rms"] = float(np.sqrt(np.square(x[present]).mean()))
     several = present.sum(axis=1) >= 2
     if several.any():
         found["slot_cosine"] = float(slot_cosines(x[several], present[several]).mean())

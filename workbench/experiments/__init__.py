@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from .. import places
 from ..config import choose, differences
 from ..runs import RUNS
 from .grid import Setting, run_cells
@@ -18,7 +19,6 @@ from .tuning import tuned
 
 __all__ = ["EXPERIMENTS", "Report", "Setting", "experiment", "question", "shipped_report"]
 
-SHIPPED = Path(__file__).parents[2] / "data" / "experiments"
 EXPERIMENTS = {  # name -> file in this folder
     "loss-ablation": "loss_ablation",
     "thought-count": "thought_count",
@@ -50,7 +50,7 @@ def experiment(name: str, setting: Setting | None = None, out: str | Path | None
 
 def shipped_report(name: str) -> Report:
     """What the experiment found when it was run for this repository: table, figures, findings (data/experiments)."""
-    return read(SHIPPED / choose("experiment", name, {known: known for known in EXPERIMENTS}))
+    return read(places.EXPERIMENTS / choose("experiment", name, {known: known for known in EXPERIMENTS}))
 
 
 def question(name: str) -> str:

@@ -28,9 +28,9 @@ from .. import store
 from ..backbone import Backbone, Decoding
 from ..collect import collect
 from ..config import choose
-from ..files import write_json
+from ..files import checked, read_json, shown, write_json
 from ..methods import METHODS, LatentMethod, build
-from ..runs import load_method
+from ..runs import begun, load_method
 from ..tasks import Split, Task, load_task
 from ..train import TrainConfig, train
 
@@ -137,7 +137,8 @@ class Done:
         return store.load(self.folder / f"{name}.nc")
 
     def measured(self) -> dict[str, Any]:
-        return json.loads((self.folder / "measured.json").read_text(encoding="utf-8"))
+        path, what = self.folder / "measured.json", "it back, or delete the cell's folder to measure again"
+        return checked(read_json(path, what), {}, shown(path), f"give {what}")
 
 
 def soft_prompt_training(setting: Setting) -> TrainConfig:
@@ -169,7 +170,8 @@ def _claim(setting: Setting, cell: Cell, folder: Path) -> None:
     if not path.exists():
         write_json(path, asked)
         return
-    known = json.loads(path.read_text(encoding="utf-8"))
+    what = "another --out, or delete the cell's folder"
+    known = checked(read_json(path, what), {}, shown(path), f"give {what}")
     different = sorted(key for key in known.keys() | asked.keys() if known.get(key) != asked.get(key))
     if different:
         raise ValueError(f"{folder} was made with another {', '.join(different)}; give another --out, or delete it")
@@ -308,11 +310,10 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
         if asked.temperature is not None:
             decoding = replace(decoding, temperature=asked.temperature)
         examples = other.examples(asked.split, setting.questions)
-        found = collect(
+        collect(
             method, other, examples, split=asked.split, decoding=decoding, paths=asked.paths, draws=asked.draws,
-            batch_size=setting.batch_size, seed=cell.seed, change=asked.change,
+            batch_size=setting.batch_size, seed=cell.seed, change=asked.change, out=path,
         )  # fmt: skip
-        store.save(found, path)
     if cell.measure is not None and not (folder / "measured.json").exists():
         write_json(folder / "measured.json", cell.measure(method, task))
 
@@ -326,6 +327,5 @@ def _method(setting: Setting, cell: Cell, task: Task, folder: Path) -> LatentMet
     options = choose("method", cell.method, METHODS).Config(**cell.options)
     method = build(cell.method, backbone, options, seed=cell.seed)
     if cell.training is not None:
-        resume = (folder / "metrics.jsonl").exists()
-        train(method, task, replace(cell.training, seed=cell.seed), folder, resume=resume)
+        train(method, task, replace(cell.training, seed=cell.seed), folder, resume=begun(folder))
     return method

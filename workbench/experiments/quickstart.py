@@ -5,7 +5,6 @@ thoughts given to another question, and on the base domain. Both trained arms se
 the learning rate of each is the best of three on the dev split. Nothing is chosen on the test split here.
 """
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,8 +18,9 @@ from rich.table import Table
 from .. import figures
 from ..diagnostics import describe
 from ..files import write_json
+from ..places import INSTALLED
 from ..projection import project
-from ..runs import provenance, read_metrics
+from ..runs import discard, provenance, read_metrics
 from ..scores import accuracy, accuracy_table, compare
 from ..train import TrainConfig
 from .grid import Answers, Cell, Done, Setting, run_cells
@@ -63,7 +63,7 @@ def quickstart(
     """
     out, started, console = Path(out), time.time(), Console()
     if (out / "result.json").exists():
-        shutil.rmtree(out / "cells", ignore_errors=True)
+        discard(out / "cells")
         (out / "result.json").unlink()
     setting = Setting(backbone=backbone, task="arith-shift", seeds=[seed], questions=questions)
     cells = [Cell(arm.method, seed, {}, arm.training, {"arm": name}, arm.stores) for name, arm in arms.items()]
@@ -83,7 +83,10 @@ def quickstart(
     console.print(f"Results: {out / 'result.json'}, stores in {out / 'cells'}, figures:")
     for path in drawn:
         console.print(f"  {path}")
-    console.print("Next: `make lab` and open [bold]notebooks/00_tour.ipynb[/bold] to look at these thoughts by hand.")
+    found = str(done["lta_thinker"].folder / "shift.nc")
+    notebook = f"wb.widgets.Inspector(wb.store.load({found!r})) in a notebook"  # an installed wheel has none of ours
+    where = notebook if INSTALLED else "`make lab` and open notebooks/00_tour.ipynb"
+    console.print(f"Next: {where} to look at these thoughts by hand.", markup=False, soft_wrap=True)
     return result
 
 

@@ -1,8 +1,8 @@
 """From finished cells to one table: a row per condition and measure, with an interval over seeds and questions."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from .. import figures
 from ..diagnostics import describe
-from ..files import write_json, write_text
+from ..files import checked, read_json, read_text, shown, visible, write_json, write_text
 from ..runs import provenance
 from ..scores import Interval, crossed_interval, per_example
 from .grid import Done
@@ -177,6 +177,26 @@ def read(folder: Path) -> Report:
     """What `write` wrote, figures included."""
     if not (folder / "result.json").is_file():
         raise ValueError(f"no finished experiment in {folder}; run `workbench experiment NAME --out {folder}`")
-    findings = json.loads((folder / "result.json").read_text(encoding="utf-8"))["findings"]
-    drawn = {path.stem: figures.redraw(path) for path in sorted((folder / "figures").glob("*.json"))}
-    return Report(pd.read_csv(folder / "table.csv"), pd.read_csv(folder / "runs.csv"), drawn, tuple(findings))
+    what = f"what `workbench experiment NAME --out {shown(folder)}` writes"
+    path = folder / "result.json"
+    findings = checked(read_json(path, what), {"findings": list}, shown(path), f"give {what}")["findings"]
+    if not all(isinstance(sentence, str) for sentence in findings):
+        raise ValueError(f"{shown(path)}: 'findings' must be a list of sentences; give {what}")
+    drawn = {path.stem: figures.redraw(path) for path in visible(folder / "figures", "*.json")}
+    table, runs = (_read_table(folder / f"{name}.csv", what) for name in ("table", "runs"))
+    return Report(table, runs, drawn, tuple(findings))
+
+
+def _read_table(path: Path, what: str) -> pd.DataFrame:
+    """A table that `write` wrote, whose means are numbers."""
+    text = read_text(path, what)
+    try:
+        table = pd.read_csv(StringIO(text))
+    except (ValueError, OverflowError) as error:  # pandas has several kinds of ValueError for what is no CSV
+        raise ValueError(f"{shown(path)} is no table ({shown(error)}); give {what}") from error
+    for name in ("measure", "mean"):
+        if name not in table:
+            raise ValueError(f"{shown(path)} has no column {name!r}; give {what}")
+    if not pd.api.types.is_numeric_dtype(table["mean"]):
+        raise ValueError(f"{shown(path)}: a mean is no number; give {what}")
+    return table

@@ -78,5 +78,5 @@ def _take(trial: Path, folder: Path) -> None:
         return
     unfinished = folder.with_name(folder.name + ".part")
     shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(trial, unfinished, ignore=shutil.ignore_patterns("cell.json", "*.nc"))
+    shutil.copytree(trial, unfinished, ignore=shutil.ignore_patterns("cell.json", "*.nc", "process.json"))
     unfinished.rename(folder)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..files import shown
 from .look import GREY, Style, Width, add_to_caption, as_text, need, panels, plain, side_by_side, style
 from .response import response
 
@@ -205,6 +206,21 @@ def _runs(metrics: pd.DataFrame | Mapping[str, pd.DataFrame]) -> dict[str, pd.Da
     runs = {"": metrics} if isinstance(metrics, pd.DataFrame) else {str(k): table for k, table in metrics.items()}
     if not runs or any(table.empty for table in runs.values()):
         raise ValueError("no logged steps to draw: give runs.read_metrics(run), or a dict name -> table")
-    for table in runs.values():
+    for run, table in runs.items():
         need(table, ["step"], "runs.read_metrics(run)")
+        drawn = [name for name in table if name in ("step", "loss", *PROBES) or str(name).startswith("loss_")]
+        for name in drawn:
+            values = table[name].dropna()
+            if len(values) and not (_numeric(values) and np.isfinite(values.astype(float)).all()):
+                raise ValueError(
+                    f"{shown(name)} of {shown(run) or 'this run'} holds what are no finite numbers: "
+                    "give runs.read_metrics(run)"
+                )
+        if table["step"].isna().any():
+            raise ValueError(f"a row of {shown(run) or 'this run'} has no step: give runs.read_metrics(run)")
     return runs
+
+
+def _numeric(values: pd.Series) -> bool:
+    """Whether all values are numbers; a column with gaps can hold them as objects."""
+    return all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in values.tolist())

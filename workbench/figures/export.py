@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import plotly.graph_objects as go
 
-from ..files import whole
+from ..files import checked, quoted, read_json, shown, whole
 from ..runs import commit, versions
 from .look import MILLIMETRES, PIXEL, key_title, template
 
@@ -40,10 +40,12 @@ def save(
     appear whole or not at all.
     """
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise ValueError(f"{name!r} is no file name: use letters, digits, '-', '_' and '.', and `folder` for the place")
+        raise ValueError(
+            f"{quoted(name)} is no file name: use letters, digits, '-', '_' and '.', and `folder` for the place"
+        )
     unknown = [found for found in formats if found not in get_args(Format)]
     if isinstance(formats, str) or unknown:
-        raise ValueError(f"formats={formats!r}: give a list with any of {', '.join(get_args(Format))}")
+        raise ValueError(f"formats={quoted(formats)}: give a list with any of {', '.join(get_args(Format))}")
     content = _plain(json.loads(str(figure.to_json())))
     sidecar = {
         "name": name,
@@ -69,16 +71,22 @@ def save(
 
 def redraw(sidecar: str | Path) -> go.Figure:
     """The figure a sidecar describes, equal to the one that was saved."""
-    path = Path(sidecar)
+    return redrawn(sidecar)[0]
+
+
+def redrawn(sidecar: str | Path) -> tuple[go.Figure, dict[str, Any]]:
+    """The figure a sidecar describes, and its source. FileNotFoundError or ValueError where it is no sidecar."""
+    path, name = Path(sidecar), f"{shown(sidecar)!r}"
     if not path.is_file():
-        raise FileNotFoundError(f"no sidecar at {str(path)!r}: give the .json file that figures.save wrote")
+        raise FileNotFoundError(f"no sidecar at {name}: give the .json file that figures.save wrote")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))["figure"]
-        return go.Figure(content)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{str(path)!r} is no sidecar of a figure: give a .json file that figures.save wrote"
-        ) from error
+        about = checked(read_json(path), {"figure": dict, "source": dict}, "it")
+        content = checked(about["figure"], {"data": list, "layout": dict}, "its figure")
+        figure = go.Figure(content)
+        figure.to_json()  # what plotly takes it does not always write
+        return figure, about["source"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # plotly raises any of these
+        raise ValueError(f"{name} is no sidecar of a figure: give a .json file that figures.save wrote") from error
 
 
 def _page(figure: go.Figure, name: str) -> str:

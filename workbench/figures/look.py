@@ -8,13 +8,16 @@ and whole numbers have theirs for good.
 import html
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
+from ..files import shown
 
 Width = Literal["column", "page"]
 Match = Literal["", "x", "y", "xy"]
@@ -352,14 +355,30 @@ def counted(table: pd.DataFrame, n: str | int, of: str, level: float | None) -> 
     return f"n = {least if least == most else f'{least} to {most}'} {of}{intervals}"
 
 
+# What columns of our own are called: a label or signal of such a name says that it is one.
+OWN = {
+    "answer", "correct", "example", "gold", "length", "method", "path", "prediction", "question", "right", "slot",
+    "step", "store", "task", "text", "x", "y", "z",
+}  # fmt: skip
+
+
 def plain(name: str) -> str:
-    """A column's name as readers see it: label_critical_step -> critical step."""
-    return name.removeprefix("label_").removeprefix("signal_").replace("_", " ")
+    """A column's name as readers see it: label_critical_step -> critical step, but label_answer -> label answer."""
+    kind, _, rest = name.partition("_")
+    short = rest.replace("_", " ")
+    return short if kind in ("label", "signal") and short and short not in OWN else name.replace("_", " ")
 
 
 def title_of(column: str) -> str:
     """A column as readers know it: the steps of a thought vector are its slots, those of an answer are steps."""
     return {"step": "slot", "correct": "answer"}.get(column, plain(column))
+
+
+def titles_of(columns: Iterable[str]) -> dict[str, str]:
+    """`title_of` each column; those that would be called alike (a label and a signal, say) keep their whole names."""
+    found = {column: title_of(column) for column in columns}
+    often = Counter(found.values())
+    return {column: title if often[title] == 1 else column for column, title in found.items()}
 
 
 def legend_title_of(table: pd.DataFrame, column: str) -> str:
@@ -378,6 +397,5 @@ def need(table: pd.DataFrame, columns: Sequence[str], source: str) -> None:
     """Refuse a table that lacks a column, with one sentence."""
     missing = [name for name in columns if name not in table]
     if missing:
-        raise ValueError(
-            f"the table lacks {', '.join(missing)} (it has {', '.join(map(str, table))}): give what {source} returns"
-        )
+        has = shown(", ".join(map(str, table)))
+        raise ValueError(f"the table lacks {', '.join(missing)} (it has {has}): give what {source} returns")

@@ -4,6 +4,7 @@ A row the backbone reads is `[before | thoughts | after | target]`; the pieces a
 so no index arithmetic is needed anywhere.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,16 +18,19 @@ from torch import Tensor, nn
 from ..backbone import SLOT, Backbone, Completion, Decoding
 from ..likelihood import mean_losses
 from ..tasks import Example, Task
+from ..texts import BREAK
 from ..thoughts import Step, Thoughts
 from ..writing import words
 
 METHODS: dict[str, type["LatentMethod"]] = {}
+UNKNOWN = 0.25  # share of unknown tokens in the questions from which on it is said
 
 
 @dataclass(frozen=True)
 class Prompt:
     """An example as ids in the backbone's tokenizer, all on the CPU: the text around the slot, and its parts.
 
+    `begun`: the answer's mark, where `after` ends in it and the reply goes on with the answer itself.
     `given`: whatever else a method's stage has made for it (`LatentMethod.start`), such as labels; tensors on the CPU.
     """
 
@@ -37,6 +41,7 @@ class Prompt:
     question: Int[Tensor, "_"]
     steps: tuple[Int[Tensor, "_"], ...]
     answer: Int[Tensor, "_"]
+    begun: str = ""
     given: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -130,16 +135,27 @@ class LatentMethod(nn.Module, ABC):
 
     def render(self, example: Example, task: Task) -> Prompt:
         """The example as ids: instruction, question, slot; the worked steps are the target."""
-        message = task.message(example.question, SLOT, self.backbone.family)
-        return self.prompt(example, task, *self.backbone.around(message, task.opening))
+        return self.prompt(example, task, *self.backbone.around(self.message(example, task), task.opening))
+
+    def message(self, example: Example, task: Task, thoughts: str = SLOT) -> str:
+        """What the backbone is asked, `thoughts` in their place; ValueError for an example that holds our marks."""
+        for text in (example.question, *example.steps, example.answer):
+            for mark in (SLOT, BREAK):
+                if mark in text:
+                    raise ValueError(
+                        f"example {example.id!r} holds the character U+{ord(mark):04X}, which means something else "
+                        "here; take it out of its question, steps and answer"
+                    )
+        return task.message(example.question, thoughts, self.backbone.family)
 
     def prompt(self, example: Example, task: Task, before: Int[Tensor, "_"], after: Int[Tensor, "_"]) -> Prompt:
         """The example between the given ids of what stands around its slot."""
-        steps = tuple(self.backbone.ids(step + "\n") for step in example.steps)
-        announced = self.backbone.ids(f"{task.mark} {example.answer}")
+        ids = self.backbone.plain_ids  # none of this is a control token, whatever it says
+        steps = tuple(ids(step + "\n") for step in example.steps)
+        announced = ids(f"{task.mark} {example.answer}")
         end = torch.tensor([self.backbone.turn_end])
         target = torch.cat([*steps, announced, end])
-        question, answer = self.backbone.ids(example.question), self.backbone.ids(example.answer)
+        question, answer = ids(example.question), ids(example.answer)
         return Prompt(example, before, after, target, question, steps, answer)
 
     def loss(self, prompts: Sequence[Prompt], stage: int = 0) -> Losses:
@@ -218,6 +234,28 @@ class LatentMethod(nn.Module, ABC):
         labels = [p.target for p in prompts for _ in range(paths)]
         losses = mean_losses(self.backbone, [p.before for p in prompts], rows, there, labels)
         return losses.view(len(prompts), paths).mean(1)
+
+
+def prepared(method: LatentMethod, task: Task, examples: Sequence[Example], learned: bool = False) -> list[Prompt]:
+    """The examples as `method` reads them, after what can be known of them before anything runs.
+
+    ValueError or a warning for texts, with the target if it is `learned`, that are longer than the backbone's window
+    (`Backbone.admit`); a warning where a quarter of the questions' tokens is unknown to its tokenizer.
+    """
+    prompts, backbone = [method.render(example, task) for example in examples], method.backbone
+    lengths = [len(p.before) + len(p.after) + (len(p.target) - 1 if learned else 0) for p in prompts]
+    backbone.admit(max(lengths, default=0))
+    unknown = backbone.tokenizer.unk_token_id
+    found = torch.cat([p.question for p in prompts]) if prompts else torch.zeros(0)
+    share = (found == unknown).float().mean().item() if unknown is not None and len(found) else 0.0
+    if share >= UNKNOWN:
+        warnings.warn(
+            f"{share:.0%} of the tokens in the questions of task {task.name!r} are unknown to backbone "
+            f"{backbone.name!r}, which reads {backbone.tokenizer.unk_token!r} there and cannot tell such questions "
+            "from one another; use a task in its words, or another backbone",
+            stacklevel=2,
+        )
+    return prompts
 
 
 def draw_seed(seed: int, example: str, path: int) -> int:

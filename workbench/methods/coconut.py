@@ -55,7 +55,7 @@ class CoconutConfig:
     likelihood_mean: Literal["example", "token"] = "example"
     """Average the likelihood per example, or (as published) over all tokens of the micro-batch."""
     state_scale: Literal["own", "embedding"] = "own"
-    """States are fed back as they are (as published), or scaled to the root mean square of the embedding table."""
+    """States are fed back as they are (as published), or scaled to the root mean square of the input embeddings."""
     marks: bool = True
     """Begin and end marks around the thoughts."""
     test_thoughts: int | None = None
@@ -104,9 +104,10 @@ class Coconut(LatentMethod):
     }
 
     def __init__(self, backbone: Backbone, config: CoconutConfig):
-        super().__init__(trained_copy(backbone, config.lora_rank, config.lora_alpha, config.marks), config)
+        marks = None if config.marks else ()
+        super().__init__(trained_copy(backbone, config.lora_rank, config.lora_alpha, marks), config)
         self.epoch = 0
-        self.scale = self.backbone.table.detach().float().square().mean().sqrt()
+        self.scale = self.backbone.input_scale
         if config.feedback == "pause":
             row = self.backbone.ids(self.backbone.marks[0] or LIKE)[-1:]
             self.pause = nn.Parameter(self.backbone.embed(row)[0].detach().float().clone())
@@ -124,7 +125,7 @@ class Coconut(LatentMethod):
 
     def render(self, example: Example, task: Task) -> Prompt:
         """The thoughts open the reply."""
-        message = task.message(example.question, "", self.backbone.family)
+        message = self.message(example, task, "")
         return self.prompt(example, task, *self.backbone.in_reply(message, task.opening, self.config.marks))
 
     @torch.no_grad()

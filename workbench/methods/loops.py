@@ -49,7 +49,10 @@ def unroll(
         return made if stop is None else replace(made, ends=stop(state, made))
 
     rows = backbone.embed_each([p.before for p in prompts])
-    return write(backbone, rows, one, length, copies=paths, layers=layers).thoughts(len(prompts), rows[0])
+    # where positions may run out, each pass is looked at
+    close = backbone.bounded and max(map(len, rows), default=0) + length > (backbone.window or 0)
+    found = write(backbone, rows, one, length, copies=paths, layers=layers, plain=close)
+    return found.thoughts(len(prompts), rows[0])
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,10 @@ class SoftThinking(LatentMethod):
         prompt, (begin, end) = super().render(example, task), self.backbone.marks
         if end != "</think>":
             before = torch.cat([prompt.before, prompt.after])  # where a chain of thought would be written
-            return replace(prompt, before=before, after=self.backbone.ids(self.config.end or task.mark))
-        text = self.backbone.chat(task.message(example.question, "", self.backbone.family), thinking=True)
+            end = self.config.end or task.mark
+            begun = task.mark if end.rstrip().endswith(task.mark) else ""
+            return replace(prompt, before=before, after=self.backbone.ids(end), begun=begun)
+        text = self.backbone.chat(self.message(example, task, ""), thinking=True)
         opened = text if text.rstrip().endswith(begin) else f"{text}{begin}\n"
         return replace(prompt, before=self.backbone.ids(opened), after=self.backbone.ids(self.config.end or end))
 

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..backbone import Backbone, pad
+from ..backbone import Backbone, located, pad
 from ..config import allowed, bounded
 from ..tasks import Example, Task
 from .assistant import load_assistant, read
@@ -66,6 +66,8 @@ class SoftCoTConfig:
     def __post_init__(self) -> None:
         allowed(self)
         bounded(self, thoughts=(1, 1024), noise=(0, 1e6))
+        if self.assistant:
+            object.__setattr__(self, "assistant", located(self.assistant))  # a run is used from other folders, too
 
     @classmethod
     def reference(cls, thoughts: int = 32) -> "SoftCoTConfig":
@@ -129,7 +131,7 @@ class SoftCoT(LatentMethod):
 
     def _row(self, prompt: Prompt) -> Int[Tensor, "_"]:
         """What the assistant reads before its slots, in its own tokens."""
-        return self.reader.ids(self.reader.chat(prompt.example.question) + self.opening)
+        return self.reader.ids(self.reader.chat(prompt.example.question) + self.reader.plain(self.opening))
 
     def _noise(
         self, prompts: Sequence[Prompt], vectors: Float[Tensor, "example path step feature"]

@@ -8,6 +8,7 @@ the letter or what follows ("ANSWER:C", "The answer is B.", "Explanation:") are 
 import re
 from functools import partial
 
+from ..files import quoted
 from . import Example, Task
 from .answers import option_letter, same_word
 from .records import Native, Record, load, measured, with_options
@@ -50,9 +51,9 @@ def _example(record: Record) -> Example:
     options, correct = record.fields["options"], record.fields["correct"]
     found = [OPTION.fullmatch(o) if isinstance(o, str) else None for o in options] if isinstance(options, list) else []
     if [match and match[1] for match in found] != list(LETTERS):
-        raise record.error(f"'options' must be five texts that start with A) to E), it is {options!r}")
+        raise record.error(f"'options' must be five texts that start with A) to E), it is {quoted(options)}")
     if correct not in tuple(LETTERS):
-        raise record.error(f"'correct' must be a letter A to E, it is {correct!r}")
+        raise record.error(f"'correct' must be a letter A to E, it is {quoted(correct)}")
     question = with_options(record.text("question"), [match[2] for match in found if match])
     lines = [" ".join(line.split()) for line in record.text("rationale").splitlines()]
     steps = tuple(line for line in lines if line and not ANNOUNCEMENT.fullmatch(line))

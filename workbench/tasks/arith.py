@@ -16,8 +16,9 @@ from itertools import product
 from operator import add, mul, sub, truediv
 
 from ..config import choose
-from . import Example, Split, Task
-from .answers import equal_numbers, last_number
+from . import Example, Made, Split, Task
+from .answers import number_answer
+from .number import equal_numbers
 
 NAMES = ("Tom", "Ann", "Max", "Eva", "Sam", "Mia", "Leo", "Zoe", "Ben", "Ida", "Jon", "Amy")
 ITEMS = ("apples", "pens", "cards", "books", "coins", "eggs", "shells", "stamps", "nuts", "cups", "beads", "stones")
@@ -191,18 +192,17 @@ def stream(split: Split, seed: int, difficulty: Difficulty, words: Words | None 
 
 
 @lru_cache(maxsize=16)
-def problems(split: Split, difficulty: Difficulty, shift: bool, seed: int = 0) -> tuple[Problem, ...]:
+def problems(split: Split, difficulty: Difficulty, shift: bool, seed: int = 0) -> Made[Problem]:
     """The problems of a split, always the same ones."""
-    source = stream(split, seed, difficulty, SHIFT_VERBS if shift else None)
-    return tuple(next(source) for _ in range(SIZES[split]))
+    return Made(stream(split, seed, difficulty, SHIFT_VERBS if shift else None), SIZES[split])
 
 
 def _task(name: str, shift: bool, source: str | None) -> Task:
     difficulty = choose("difficulty", source or "standard", DIFFICULTIES)
     return Task(
         name=name,
-        load=lambda split: [p.example for p in problems(split, difficulty, shift)],
-        parse=last_number,
+        load=lambda split: Made((p.example for p in problems(split, difficulty, shift)), SIZES[split]),
+        parse=number_answer,
         same=equal_numbers,
         source=source,
         opening="think:\n",

@@ -11,7 +11,6 @@ the source mislead, and are mended here:
 There are no worked steps.
 """
 
-import json
 import random
 import re
 from collections.abc import Iterator
@@ -20,9 +19,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from ..files import quoted, read_text, shown
 from . import Example, Split, Task
 from .answers import option_letter, same_word
-from .records import Native, Record, bucket, measured, records, with_options
+from .records import Native, Record, bucket, json_value, measured, numbered, records, with_options
 
 LETTERS = "ABCDEF"
 EXAMPLES = re.compile(r'"examples"\s*:\s*\[')
@@ -72,7 +72,9 @@ def _example(record: Record) -> tuple[Split, Example]:
     asked, scores = _native(record)
     values = list(scores.values())
     if not 2 <= len(scores) <= len(LETTERS) or values.count(1) != 1 or values.count(0) != len(values) - 1:
-        raise record.error(f"there must be 2 to 6 options, one of them with score 1 and the others 0, not {scores!r}")
+        raise record.error(
+            f"there must be 2 to 6 options, one of them with score 1 and the others 0, not {quoted(scores)}"
+        )
     name = blake2b(asked.encode(), digest_size=6).hexdigest()
     options = sorted(scores)  # so that the order in the source has no say
     random.Random(f"date_understanding {name}").shuffle(options)
@@ -108,26 +110,13 @@ def _native(record: Record) -> tuple[str, dict[str, Any]]:
 
 def _read(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The examples of a BIG-bench task file, each with the line it starts at."""
-    if not path.is_file():
-        raise ValueError(f"no file at {path}; give BIG-bench's task.json of Date Understanding")
-    try:
-        text = path.read_text(encoding="utf-8")
-        task = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text; give a JSON file") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); give a BIG-bench task file") from error
+    text = read_text(path, "BIG-bench's task.json of Date Understanding")
+    task = json_value(text, path, "a BIG-bench task file")
     start = EXAMPLES.search(text)
     if not isinstance(task, dict) or not isinstance(task.get("examples"), list) or not start:
-        raise ValueError(f"{path}, line 1: no list 'examples'; give a BIG-bench task file")
-    position = start.end()
-    for _ in task["examples"]:
-        position = re.compile(r"[\s,]*").match(text, position).end()  # type: ignore[union-attr]
-        line = text.count("\n", 0, position) + 1
-        row, position = json.JSONDecoder().raw_decode(text, position)
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {line}: an example must be an object with input, target_scores")
-        yield line, row
+        raise ValueError(f"{shown(path)}, line 1: no list 'examples'; give a BIG-bench task file")
+    needed = "an example must be an object with input, target_scores"
+    yield from numbered(text, start.end(), len(task["examples"]), path, needed)
 
 
 NATIVE = Native(

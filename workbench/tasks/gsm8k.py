@@ -5,17 +5,20 @@ those files, or a hub id (default openai/gsm8k). Dev is held out of train; both 
 
 A line of the solution is a step. In the socratic format the line is `sub-question ** step`: the sub-question stays in
 front of what answers it and only the mark ** goes; one that nothing answers (two lines of the test file) is no step.
-So both formats have the same steps, the socratic ones longer.
+So both formats have the same steps, the socratic ones longer. The calculator's marks (<<48/2=24>>) are no text of a
+line, except where a line holds nothing else, as in GSM8K-Aug: there each mark's equation is a step.
 """
 
 import re
 from functools import partial
 
+from ..files import quoted
 from . import Example, Task
-from .answers import equal_numbers, last_number
+from .answers import number_answer
+from .number import equal_numbers
 from .records import Native, Record, load, measured
 
-CALCULATOR = re.compile(r"<<[^>]*>>")
+CALCULATOR = re.compile(r"<<([^<>\n]*)>>")
 INSTRUCTION = (
     "Solve the problem step by step, one short step per line. End with a line that reads '#### ' and the number."
 )
@@ -39,7 +42,7 @@ def _task(name: str, native: Native, source: str | None) -> Task:
     return Task(
         name=name,
         load=lambda split: load(native, split, source, partial(_example, native is SOCRATIC)),
-        parse=last_number,
+        parse=number_answer,
         same=equal_numbers,
         source=source,
         instruction=INSTRUCTION,
@@ -52,18 +55,27 @@ def _example(asked: bool, record: Record) -> Example:
     if not isinstance(question, str) or not isinstance(answer, str):
         raise record.error("'question' and 'answer' must be text")
     worked, mark, final = answer.rpartition("####")
-    if not mark or last_number(f"#### {final}") is None:
+    if not mark or number_answer(f"#### {final}") is None:
         raise record.error(f"the answer must end in a line '#### number', it ends in {answer[-60:]!r}")
-    lines = [CALCULATOR.sub("", line).strip() for line in worked.splitlines() if line.strip()]
+    gold = record.gold(final.strip(), number_answer, equal_numbers)
+    lines = [step for line in worked.splitlines() if line.strip() for step in _steps(line)]
     if asked:
         lines = [line for line in (_answered(record, line) for line in lines) if line]
     question, steps = question.strip(), tuple(lines)
-    return Example(record.place, question, steps, final.strip().replace(",", ""), measured(question, steps))
+    return Example(record.place, question, steps, gold, measured(question, steps))
+
+
+def _steps(line: str) -> list[str]:
+    """A line without the calculator's marks; where they are all there is (GSM8K-Aug), each holds a step."""
+    words = CALCULATOR.sub("", line).strip()
+    if re.search(r"\w", words):
+        return [words]
+    return [step.strip() for step in CALCULATOR.findall(line) if step.strip()]
 
 
 def _answered(record: Record, line: str) -> str:
     """A socratic line without its mark: "How many? ** 1 + 1 = 2" -> "How many? 1 + 1 = 2"; empty without an answer."""
     asked, mark, step = line.partition("**")
     if not mark:
-        raise record.error(f"a line must read 'sub-question ** step', it reads {line[:60]!r}")
+        raise record.error(f"a line must read 'sub-question ** step', it reads {quoted(line, 60)}")
     return f"{asked.strip()} {step.strip()}".strip() if step.strip() else ""

@@ -10,8 +10,9 @@ A sentence of the solution is a step (formulas are never cut, drawings are left 
 import re
 from pathlib import Path
 
+from ..files import quoted
 from . import Example, Split, Task
-from .answers import math_answer, unwrapped
+from .answers import math_answer
 from .equality import equal_math
 from .records import Native, Record, load, measured
 
@@ -54,11 +55,12 @@ def _load(split: Split, source: str | None) -> list[Example]:
 
 def _example(record: Record) -> Example:
     question, level = record.text("problem"), record.fields["level"]
-    if not isinstance(level, int):
-        raise record.error(f"'level' must be a whole number, it is {level!r}")
+    if not isinstance(level, int) or isinstance(level, bool):
+        raise record.error(f"'level' must be a whole number, it is {quoted(level)}")
     steps = worked_steps(record.text("solution"))
     labels = measured(question, steps, level=level, subject=record.text("subject"))
-    return Example(record.text("unique_id"), question, steps, unwrapped(record.text("answer")), labels)
+    gold = record.gold(" ".join(record.text("answer").split()), math_answer, equal_math)
+    return Example(record.text("unique_id"), question, steps, gold, labels)
 
 
 def worked_steps(solution: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
+from ..files import placed, quoted, read_yaml, shown
 
 FAMILIES = ("qwen3", "qwen2.5", "llama")
 
@@ -115,14 +115,14 @@ def load_pack(source: str) -> Pack:
     if not Path(source).expanduser().is_file():
         path, _, pinned = source.rpartition("@")
     if not path or not Path(path).expanduser().is_file():
-        raise ValueError(f"no prompt pack at {source!r}; give a YAML file as in workbench/tasks/prompts.py")
+        raise ValueError(f"no prompt pack at {quoted(source)}; give a YAML file as in workbench/tasks/prompts.py")
     blocks, verify = _read(path)
     plain = {key: asdict(found) for key, found in blocks.items()}
     digest = sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
     if pinned not in ("", digest):
         raise ValueError(
-            f"the texts of the prompt pack {path} have changed (hash {digest}, asked for {pinned}); restore them, or "
-            f"give {path} without a hash to use them as they are"
+            f"the texts of the prompt pack {path} have changed (hash {digest}, asked for {shown(pinned)}); restore "
+            f"them, or give {path} without a hash to use them as they are"
         )
     verdicts: dict[str, dict[str, Literal["official", "own"]]] = {}
     for key, found in blocks.items():
@@ -131,7 +131,7 @@ def load_pack(source: str) -> Pack:
             complaint = next(filter(None, complaints.values()))
             raise ValueError(f"prompt pack {path}: {complaint}; mend the text, or set verify: false")
         verdicts[key] = {block: "own" if complaint else "official" for block, complaint in complaints.items()}
-    return Pack(path, digest, blocks, verdicts)
+    return Pack(placed(path), digest, blocks, verdicts)
 
 
 def fingerprint(text: str) -> Fingerprint:
@@ -145,10 +145,7 @@ def _lead(task: str) -> str:
 
 def _read(path: str) -> tuple[dict[str, Blocks], bool]:
     """The blocks of a file by their keys, and whether they must be the published ones."""
-    try:
-        content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"prompt pack {path} is not YAML ({' '.join(str(error).split())}); mend it") from error
+    content = read_yaml(Path(path).expanduser(), "a prompt pack as in workbench/tasks/prompts.py")
     verify = content.get("verify", False) if isinstance(content, dict) else None
     tasks = content.get("tasks") if isinstance(content, dict) else None
     if not isinstance(tasks, dict) or not tasks or not isinstance(verify, bool) or set(content) - {"tasks", "verify"}:
@@ -159,13 +156,15 @@ def _read(path: str) -> tuple[dict[str, Blocks], bool]:
 def _blocks(path: str, key: str, found: Any) -> Blocks:
     _, slash, family = key.partition("/")
     if slash and family not in FAMILIES:
-        raise ValueError(f"prompt pack {path}: {key!r} names no family; use one of {', '.join(FAMILIES)}, or none")
+        raise ValueError(
+            f"prompt pack {path}: {quoted(key)} names no family; use one of {', '.join(FAMILIES)}, or none"
+        )
     names = [field.name for field in fields(Blocks)]
     if not isinstance(found, dict) or not found or not set(found) <= set(names):
-        raise ValueError(f"prompt pack {path}: {key!r} must be a map with some of {', '.join(names)}")
+        raise ValueError(f"prompt pack {path}: {quoted(key)} must be a map with some of {', '.join(names)}")
     for name, text in found.items():
         if not isinstance(text, str):
-            raise ValueError(f"prompt pack {path}: {name!r} of {key!r} must be text, it is {text!r}")
+            raise ValueError(f"prompt pack {path}: {name!r} of {quoted(key)} must be text, it is {quoted(text)}")
     if "{N}" not in found.get("generator", "{N}"):
         raise ValueError(
             f"prompt pack {path}: 'generator' of {key!r} must hold {{N}} where the number of thoughts stands"

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..config import choose
-from . import Example, Split, Task
-from .answers import marked, same_word
+from ..files import quoted
+from . import Example, Made, Split, Task
+from .answers import BEFORE_ANSWER, boxed, marked, plain, same_word
 from .arith import NAMES, NONCE_VERBS, split_of
 from .records import Native, Record, load, measured, numbered_json
 
@@ -62,7 +63,7 @@ def task(source: str | None = None) -> Task:
     """Problems made here (`source`: None or a difficulty), or native files."""
     if source is None or source in DIFFICULTIES or not Path(source).expanduser().exists():
         difficulty = choose("difficulty (and no file or folder)", source or "standard", DIFFICULTIES)
-        return _task(lambda split: list(problems(split, difficulty)), source, opening="think:\n")
+        return _task(lambda split: problems(split, difficulty), source, opening="think:\n")
     return _task(lambda split: load(_native(source), split, source, _example), source, instruction=INSTRUCTION)
 
 
@@ -83,10 +84,9 @@ def _task(load, source: str | None, instruction: str = "", opening: str = "") ->
 
 
 @lru_cache(maxsize=8)
-def problems(split: Split, difficulty: Difficulty, seed: int = 0) -> tuple[Example, ...]:
+def problems(split: Split, difficulty: Difficulty, seed: int = 0) -> Made[Example]:
     """The problems of a split, always the same ones."""
-    source = stream(split, seed, difficulty)
-    return tuple(next(source) for _ in range(SIZES[split]))
+    return Made(stream(split, seed, difficulty), SIZES[split])
 
 
 def stream(split: Split, seed: int, difficulty: Difficulty) -> Iterator[Example]:
@@ -207,7 +207,7 @@ def path_kind(question: str, completion: str) -> Kind:
     edges, (who, *options) = rules(question), _asked(question)
     near = distances(edges, who)
     right = next(option for option in options if option in near)
-    worked, mark, _ = completion.rpartition("####")
+    worked, mark, _ = completion.rpartition("####" if "####" in completion else "\\boxed")
     claimed = rules(worked if mark else completion)
     answer = answer_sentence(completion)
     if not claimed or (not mark and answer is not None):
@@ -229,12 +229,12 @@ def _asked(question: str) -> tuple[str, str, str]:
 
 
 def answer_sentence(completion: str) -> str | None:
-    """The sentence "Tom is a wugs." behind the last `####`, or all there is; None for anything else.
+    """The sentence "Tom is a wugs." behind the last `####`, in a box, or all there is; None for anything else.
 
     Worked steps without a mark are no answer: the first of them is a sentence of this kind too.
     """
-    said = marked(completion) if "####" in completion else completion
-    found = ANSWER.fullmatch(said) if said is not None else None
+    said = marked(completion) if "####" in completion else boxed(completion) or completion
+    found = ANSWER.fullmatch(plain(BEFORE_ANSWER.sub("", said))) if said is not None else None
     return _sentence(found[1], found[2]) if found else None
 
 
@@ -254,9 +254,9 @@ def _native(source: str) -> Native:
 def _example(record: Record) -> Example:
     question, answer, steps = record.text("question"), record.text("answer"), record.fields["steps"]
     if not isinstance(steps, list) or not all(isinstance(step, str) and step.strip() for step in steps):
-        raise record.error(f"'steps' must be a list of sentences, it is {steps!r}")
-    sentence = answer_sentence(answer)
+        raise record.error(f"'steps' must be a list of sentences, it is {quoted(steps)}")
+    sentence = answer_sentence(f"#### {answer}")
     if sentence is None:
-        raise record.error(f"'answer' must be a sentence like 'Tom is a lempus.', it is {answer!r}")
+        raise record.error(f"'answer' must be a sentence like 'Tom is a lempus.', it is {quoted(answer)}")
     steps = tuple(step.strip() for step in steps)
     return Example(record.place, question, steps, sentence, _labels(question, steps))

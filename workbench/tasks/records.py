@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..files import numbered_jsonl
+from ..files import from_json, numbered_jsonl, quoted, read_text, shown
 from . import Example, Split
 
 BETWEEN = re.compile(r"[\s,]*")
@@ -30,8 +30,17 @@ class Record:
         """A field that must be text; its outer blanks are dropped."""
         value = self.fields[name]
         if not isinstance(value, str) or not value.strip():
-            raise self.error(f"{name!r} must be text, it is {value!r}")
+            raise self.error(f"{name!r} must be text, it is {quoted(value)}")
         return value.strip()
+
+    def gold(self, written: str, parse: Callable[[str], str | None], same: Callable[[str, str], bool]) -> str:
+        """A gold answer as `parse` reads it, the way a prediction goes; refused where its own copy would be wrong."""
+        found = parse(f"#### {written}")
+        if found is None or parse(f"#### {found}") is None or not same(parse(f"#### {found}") or "", found):
+            raise self.error(
+                f"the answer {quoted(written)} cannot be read back; write it plainly, or leave the example out"
+            )
+        return found
 
     def error(self, complaint: str) -> ValueError:
         return ValueError(f"{self.where}: {complaint}")
@@ -75,12 +84,12 @@ def records(native: Native, part: str, source: str) -> list[Record]:
     """The records of one part, in their order; an error of one sentence names the file and line, or what to give."""
     path, file = Path(source).expanduser(), native.files[part]
     if path.is_file() and len(native.files) > 1 and path.stem != Path(file).stem:
-        raise ValueError(f"{path} has no {part} part; give the folder that holds {file}, or a hub id")
+        raise ValueError(f"{shown(path)} has no {part} part; give the folder that holds {file}, or a hub id")
     if path.exists():
         path = path / file if path.is_dir() else path
         rows = [(f"{path}, line {number}", row) for number, row in native.read(path, native.fields)]
     elif source.count("/") != 1 or source.startswith((".", "/", "~")):
-        raise ValueError(f"no folder or file at {source!r}; give one with {file}, or a hub id like {native.hub}")
+        raise ValueError(f"no folder or file at {quoted(source)}; give one with {file}, or a hub id like {native.hub}")
     else:
         rows = [(f"{source}, {part} record {i}", row) for i, row in enumerate(_from_hub(native, part, source))]
     found = [Record(where, f"{part}-{i}", row) for i, (where, row) in enumerate(rows)]
@@ -94,24 +103,34 @@ def records(native: Native, part: str, source: str) -> list[Record]:
 
 def numbered_json(path: Path, fields: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON file that is one list, each with the line it starts at."""
-    if not path.is_file():
-        raise ValueError(f"no file at {path}; give the path of a JSON file")
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text; give a JSON file") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: not JSON ({error.msg}); give a list of objects") from error
+    text = read_text(path, "a JSON file")
+    rows = json_value(text, path, "a list of objects")
     if not isinstance(rows, list):
-        raise ValueError(f"{path}, line 1: no list; give a list of objects with {', '.join(fields)}")
-    position, line, counted = text.index("[") + 1, 1, 0
-    for _ in rows:
+        raise ValueError(f"{shown(path)}, line 1: no list; give a list of objects with {', '.join(fields)}")
+    yield from numbered(
+        text, text.index("[") + 1, len(rows), path, f"an entry must be an object with {', '.join(fields)}"
+    )
+
+
+def json_value(text: str, path: Path, what: str) -> Any:
+    """The value of a file's JSON text, or one sentence that names the file and line, and `what` to give."""
+    try:
+        return from_json(text)
+    except ValueError as error:
+        cause = error.__cause__
+        line = f", line {cause.lineno}" if isinstance(cause, json.JSONDecodeError) else ""
+        raise ValueError(f"{shown(path)}{line}: not JSON ({error}); give {what}") from error
+
+
+def numbered(text: str, start: int, count: int, path: Path, needed: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The `count` objects of a JSON list whose first entry is behind `start`, each with the line it starts at."""
+    position, line, counted = start, 1, 0
+    for _ in range(count):
         position = BETWEEN.match(text, position).end()  # type: ignore[union-attr]  (it can be empty)
         line, counted = line + text.count("\n", counted, position), position
         row, position = json.JSONDecoder().raw_decode(text, position)
         if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {line}: an entry must be an object with {', '.join(fields)}")
+            raise ValueError(f"{shown(path)}, line {line}: {needed}")
         yield line, row
 
 
@@ -130,7 +149,7 @@ def _from_hub(native: Native, part: str, source: str) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{source!r} could not be loaded from the hub ({reason}); give a folder with {file}"
+            f"{quoted(source)} could not be loaded from the hub ({shown(reason)}); give a folder with {file}"
         ) from error
     return [dict(row) for row in rows]
 

@@ -19,7 +19,8 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from .answers import equal_numbers, same_word
+from .answers import same_word
+from .number import equal_numbers
 
 # The substitutions and removals published with Minerva (Lewkowycz et al. 2022, appendix), in their order, and the
 # reference's additions.

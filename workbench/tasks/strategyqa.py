@@ -5,6 +5,7 @@ ChilleD/StrategyQA). The official test items have no labels, so the published de
 of train. A fact is a step. `facts` is text with a fact per line, or a list of texts.
 """
 
+from ..files import quoted
 from . import Example, Task
 from .answers import same_word, yes_or_no
 from .records import Native, Record, load, measured
@@ -35,9 +36,9 @@ def task(source: str | None = None) -> Task:
 def _example(record: Record) -> Example:
     question, answer, facts = record.text("question"), record.fields["answer"], record.fields["facts"]
     if not isinstance(answer, bool):
-        raise record.error(f"'answer' must be true or false, it is {answer!r}")
+        raise record.error(f"'answer' must be true or false, it is {quoted(answer)}")
     lines = facts.splitlines() if isinstance(facts, str) else facts
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        raise record.error(f"'facts' must be text with a fact per line, or a list of texts, it is {facts!r}")
+        raise record.error(f"'facts' must be text with a fact per line, or a list of texts, it is {quoted(facts)}")
     steps = tuple(" ".join(line.split()) for line in lines if line.strip())
     return Example(record.text("qid"), question, steps, "Yes" if answer else "No", measured(question, steps))

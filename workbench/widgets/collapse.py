@@ -14,7 +14,7 @@ import xarray as xr
 from ..diagnostics import Thresholds, Verdict, collapse, describe, spectrum_table
 from ..diagnostics.inputs import path_thoughts
 from ..figures import collapse_along, response, spectrum, style, thought_map
-from ..figures.look import add_to_caption
+from ..figures.look import add_to_caption, titles_of
 from ..projection import project
 from .views import Picture, Piece, View, checked, escaped, framed, labelled, notice, pane, said, when
 
@@ -170,7 +170,7 @@ class Collapse(View):
     def _build(self) -> None:
         wide: dict[str, Any] = {"style": {"description_width": "initial"}}
         slot = ipw.Dropdown(options=self._slots(), description="Slot", layout={"width": "130px"}, **wide)
-        colors = [(name.removeprefix("label_").replace("_", " "), name) for name in self._colors()]
+        colors = [(title, name) for name, title in titles_of(self._colors()).items()]
         color = ipw.Dropdown(options=colors, description="Map coloured by", layout={"width": "250px"}, **wide)
         views = [("over slots", "slots"), ("over training", "training")]
         view = ipw.Dropdown(options=views, description="Statistics", layout={"width": "200px"}, **wide)

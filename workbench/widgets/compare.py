@@ -11,8 +11,7 @@ import xarray as xr
 
 from .. import projection, scores
 from ..figures import accuracy, matrix
-from ..figures.look import style
-from ..figures.points import title_of
+from ..figures.look import style, title_of, titles_of
 from .controls import button, choice, stepper, toggles
 from .detail import answers_html, question_html, question_table, thoughts_html
 from .scatter import Points, selection_figure
@@ -121,7 +120,8 @@ class Compare(View):
     def _mapping(self) -> list[ipw.Widget]:
         if not self.maps:
             return []
-        columns = [(title_of(name), name) for name in self.points if name not in ("x", "y", "text", "question")]
+        shown = [name for name in self.points if name not in ("x", "y", "text", "question")]
+        columns = [(title, name) for name, title in titles_of(shown).items()]
         controls = [choice(self, "color", columns, "colour", width="220px")]
         steps = sorted(self.points["step"].unique().tolist())
         if len(steps) > 1:

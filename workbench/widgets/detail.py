@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from ..diagnostics.neighbours import nearest_rows
-from ..figures.look import plain
+from ..figures.look import titles_of
 from ..store import DRAW
 from ..within import marked
 from .views import escaped, table_html
@@ -33,8 +33,8 @@ def question_table(stores: Mapping[Any, xr.Dataset]) -> pd.DataFrame:
                 "question": store["question"].values,
             }
         )
-        for label in sorted(str(key) for key in store.coords if str(key).startswith("label_")):
-            table[plain(label)] = store[label].values
+        labels = sorted(str(key) for key in store.coords if str(key).startswith("label_"))
+        table = table.assign(**{title: store[label].values for label, title in titles_of(labels).items()})
         tables.append(table.assign(example=store["example"].values.astype(str), store=name))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
@@ -82,8 +82,8 @@ def thought_rows(store: xr.Dataset, example: str, path: int = 0) -> pd.DataFrame
         where = zip(one["thought_draw"].values[steps], one["thought_place"].values[steps], strict=True)
         said = ["before the answers" if d < 0 else f"answer {d}, behind {p} tokens" for d, p in where]
         table.insert(1, "stands", said)
-    for name in sorted(str(key) for key in one.data_vars if str(key).startswith("signal_")):
-        table[plain(name)] = one[name].values[steps].astype(float)
+    for name, title in titles_of(sorted(str(key) for key in one.data_vars if str(key).startswith("signal_"))).items():
+        table[title] = one[name].values[steps].astype(float)
     for kind, score in (("lens", "probability"), ("near", "cosine")):
         if f"{kind}_token" in one:
             tokens, scores = (one[f"{kind}_{what}"].transpose("step", "rank").values for what in ("token", score))

@@ -11,6 +11,7 @@ import traitlets as tr
 import xarray as xr
 
 from .. import projection
+from ..figures.look import titles_of
 from ..figures.points import axes_of, caption_of, title_of
 from .controls import button, choice, filters, stepper, toggles, words
 from .detail import detail_html, neighbour_table, question_table
@@ -298,7 +299,8 @@ class Inspector(View):
         """What is shown, and how."""
         if self.map is None:
             return []
-        columns = [(title_of(name), name) for name in self.points if name not in ("x", "y", "text", "question")]
+        titles = titles_of(self.points)
+        columns = [(titles[name], name) for name in self.points if name not in ("x", "y", "text", "question")]
         tips = ("instant, exact", "keeps neighbourhoods; the first one takes half a minute or longer")
         controls = [
             toggles(self, "how", [("PCA", "pca"), ("UMAP", "umap")], tips),
@@ -314,7 +316,7 @@ class Inspector(View):
             if 1 < len(known) <= FEW:
                 called = {0.0: "wrong", 1.0: "correct"} if name == "correct" and set(known) <= {0, 1} else {}
                 few[name] = [(called.get(value, str(value)), value) for value in sorted(known)]
-        kept = filters(self, "filters", few, {name: title_of(name) for name in few}) if few else []
+        kept = filters(self, "filters", few, {name: titles[name] for name in few}) if few else []
         reset = button("Show all", self._reset, "forget all filters")
         return [labelled(*controls), labelled(words(self, "find", "find", "words of a question"), *kept, reset)]
 

@@ -6,7 +6,6 @@ page, and leaves the notebook free.
 
 import asyncio
 import html
-import json
 import re
 import signal
 import time
@@ -160,11 +159,9 @@ def _named(folder: str | Path | Mapping[str, str | Path]) -> Mapping[str, str | 
 
 def _rows(folder: Path) -> pd.DataFrame:
     """The rows of metrics.jsonl that are whole; the last line may still be being written."""
-    try:
-        text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not (folder / "metrics.jsonl").exists():
         return pd.DataFrame()
-    return pd.DataFrame([json.loads(line) for line in text.split("\n")[:-1]])
+    return runs.read_metrics(folder, ("seconds", "loss"))
 
 
 def _last(table: pd.DataFrame) -> int:
@@ -188,7 +185,7 @@ STATES = {  # of a run -> what is said of it
     "stopped": "stopped, its last checkpoint is kept",
     "finished": "finished",
     "failed": "failed",
-    "elsewhere": "watched only: it was not started from a notebook, so it can be stopped only where it was",
+    "elsewhere": "watched only: it was started on another machine or by other means, and can be stopped only there",
 }
 GOES_ON = ("running", "stopping", "elsewhere")
 
@@ -232,7 +229,7 @@ class TrainingMonitor(View):
         """Start the run, or go on with one that was stopped; nothing where it is running or finished."""
         if self.state not in ("ready", "stopped", "failed"):
             return
-        begun = (self.folder / "metrics.jsonl").exists()
+        begun = runs.begun(self.folder)
         self._trouble = ""
         try:
             again = None if begun else self.config or runs.read_config(self.folder)
@@ -251,7 +248,7 @@ class TrainingMonitor(View):
     def look(self) -> None:
         """Read the run's files and draw what is new. In a notebook this happens by itself while the run goes on."""
         found = self._found()  # before the rows are read: so none is missed
-        table = _rows(self.folder)
+        table = self._rows()
         new = len(table) != len(self.metrics)
         self.metrics, self.state, self.step = table, found, max(0, _last(table))
         if "warnings" in table:
@@ -275,6 +272,14 @@ class TrainingMonitor(View):
         self.look()
         return [self._status_html(), *curves({"": self.metrics}), self._about_html()]
 
+    def _rows(self) -> pd.DataFrame:
+        """What the run has logged; what was seen last, and a sentence, where its file is damaged."""
+        try:
+            return _rows(self.folder)
+        except (ValueError, OSError) as error:
+            self._trouble = str(error)
+            return self.metrics
+
     def _found(self) -> str:
         """The state that the folder is in."""
         ended = self.process.poll() if self.process is not None else None
@@ -282,8 +287,9 @@ class TrainingMonitor(View):
             return "stopping" if self.state == "stopping" else "running"
         if (self.folder / "result.json").exists():
             return "finished"
-        if (self.folder / "process.json").exists():
-            asked = ended in STOPPED or "stopped after step" in _last_words(self.folder)
+        if (self.folder / "process.json").exists() and not runs.elsewhere(self.folder):
+            asked = ended in STOPPED or runs.ended(self.folder) == "stopped"
+            asked = asked or "stopped after step" in _last_words(self.folder)
             return "stopped" if asked else "failed"
         if (self.folder / "metrics.jsonl").exists():
             return "elsewhere"
@@ -376,7 +382,11 @@ def _within(given: Any, kept: Any) -> bool:
 def _total(folder: Path) -> int | None:
     """How many steps a run has, as it says itself when it begins."""
     log = folder / "log.txt"
-    found = re.search(r"parameters, (\d+) steps", log.read_text(errors="replace")) if log.exists() else None
+    found = (
+        re.search(r"parameters, (\d{1,15}) steps", log.read_text(encoding="utf-8", errors="replace"))
+        if log.exists()
+        else None
+    )
     return int(found[1]) if found else None
 
 

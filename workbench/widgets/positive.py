@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 import traitlets as tr
 import xarray as xr
-import yaml
 
 from ..diagnostics import chosen_steps, focus_table, rule_table, step_scores
 from ..figures import step_similarity
+from ..files import from_yaml
 from .views import Picture, Piece, Table, View, checked, escaped, framed, labelled, notice, pane, said, when
 
 RULES = {  # as the training's option `positive` calls them, critical apart, which is "oracle" there
@@ -318,7 +318,10 @@ class PositiveSteps(View):
 
 def _options(store: xr.Dataset) -> dict[str, Any]:
     """The options of the store's method that differ from their defaults."""
-    found = yaml.safe_load(str(store.attrs.get("config", ""))) or {}
+    try:
+        found = from_yaml(str(store.attrs.get("config", "")))
+    except ValueError:  # then it is not known what it was trained with
+        return {}
     return found if isinstance(found, dict) else {}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ..exports import write_csv
-from ..files import write_text
+from ..files import read_json, shown, write_text
 
 KEY = ["store", "example", "path", "step"]  # what a thought is known by from one session to the next
 
@@ -27,10 +27,10 @@ def read_selections(points: pd.DataFrame, path: str | Path) -> tuple[dict[str, t
     Raises ValueError for a file that `write_selections` did not write.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = read_json(path)
         given = {name: [tuple(str(row[key]) for key in KEY) for row in rows] for name, rows in found.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{str(path)!r} holds no selections: give a file that save_selections wrote") from error
+        raise ValueError(f"{shown(path)!r} holds no selections: give a file that save_selections wrote") from error
     known = {key: row for row, key in enumerate(zip(*(points[name].astype(str) for name in KEY), strict=True))}
     kept = {name: tuple(sorted(known[key] for key in keys if key in known)) for name, keys in given.items()}
     return kept, sum(key not in known for keys in given.values() for key in keys)

@@ -32,7 +32,7 @@ class LTAThinkerConfig:
     input_norm: Literal["unit-rms", "none"] = "unit-rms"
     """Generator inputs scaled to what its weights expect, or (as published) raw, embeddings some 30 times smaller."""
     output_scale: float | None = 1.0
-    """RMS of a thought in units of the embedding table's RMS; None leaves the projection's own scale (as published)."""
+    """RMS of a thought in units of the input embeddings' RMS; None leaves the projection's own scale (as published)."""
     heads: int = 1
     """Attention heads of the block."""
     projection_dtype: Literal["float32", "bfloat16"] = "float32"

@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbone import Backbone
-
 
 class ThoughtBlock(nn.Module):
     """One post-norm transformer layer: single attention without positions or causal mask, ReLU feed-forward, RMSNorm.
@@ -66,10 +64,3 @@ def sinusoids(positions: Int[Tensor, "row position"], width: int) -> Float[Tenso
 def unit_rms(vectors: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ feature"]:
     """Vectors scaled to a root mean square of one."""
     return vectors * vectors.square().mean(-1, keepdim=True).add(1e-12).rsqrt()
-
-
-def table_rms(backbone: Backbone) -> float:
-    """Root mean square of the embedding table; NaN for a model of shapes only (on the meta device)."""
-    if backbone.table.is_meta:
-        return math.nan
-    return backbone.table.detach().float().square().mean().sqrt().item()

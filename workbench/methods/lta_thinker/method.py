@@ -14,7 +14,7 @@ from ...tasks import Example, Task
 from ..assistant import load_assistant, read, slot_ids
 from ..base import LatentMethod, Losses, Prompt, Thoughts
 from .config import LTAThinkerConfig
-from .generator import ThoughtBlock, at, sinusoids, table_rms, unit_rms, with_mean
+from .generator import ThoughtBlock, at, sinusoids, unit_rms, with_mean
 from .losses import (
     DEGENERATE,
     alignment_loss,
@@ -42,7 +42,7 @@ class LTAThinker(LatentMethod):
         if config.generator == "block":
             if width % config.heads:
                 raise ValueError(f"heads is {config.heads}; give a divisor of the backbone's width {width}")
-            shape = backbone.model.config.to_dict()
+            shape = backbone.model.config.get_text_config(decoder=True).to_dict()
             hidden = shape.get("intermediate_size") or 4 * width  # GPT-2 leaves it unsaid
             self.block = ThoughtBlock(width, hidden, config.heads, shape.get("rms_norm_eps", 1e-6))
         self.projection = nn.Linear(width, backbone.width, dtype=getattr(torch, config.projection_dtype))
@@ -51,8 +51,8 @@ class LTAThinker(LatentMethod):
         else:
             self.slot_ids = slot_ids(self.reader, config.thoughts, config.slot_start)
         self.turn_end = torch.tensor([self.reader.turn_end])
-        self.unit = table_rms(backbone)
-        self.reader_unit = self.unit if self.assistant is None else table_rms(self.assistant)
+        self.unit = backbone.input_scale.item()
+        self.reader_unit = self.unit if self.assistant is None else self.assistant.input_scale.item()
         self.to(backbone.device)
 
     @property
@@ -72,7 +72,7 @@ class LTAThinker(LatentMethod):
         if task.prompts is None:
             return prompt
         asked = task.reading(example.question, self.backbone.family, self.config.thoughts)
-        return replace(prompt, example=replace(example, question=asked), question=self.backbone.ids(asked))
+        return replace(prompt, example=replace(example, question=asked), question=self.backbone.plain_ids(asked))
 
     def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
         return self._thoughts(self._read(prompts, leaky=False)[1], paths)
@@ -157,7 +157,7 @@ class LTAThinker(LatentMethod):
         """The gold steps in the reader's tokens, each behind its turn end if asked."""
         own = prompt.steps
         if self.assistant is not None:
-            own = [self.assistant.ids(step + "\n") for step in prompt.example.steps]
+            own = [self.assistant.plain_ids(step + "\n") for step in prompt.example.steps]
         return [torch.cat([step, self.turn_end]) for step in own] if ended else list(own)
 
     def _generate(
