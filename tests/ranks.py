@@ -51,7 +51,8 @@ def main(path: str, folder: Path, orders: dict) -> None:
         return values
 
     def told(content, path):
-        print(f"checkpoint of step {content['step']} by process {os.environ['RANK']}", flush=True)
+        if isinstance(content, dict):  # and not the prompts of a stage
+            print(f"checkpoint of step {content['step']} by process {os.environ['RANK']}", flush=True)
         save(content, path)
 
     def wrote(method, *given, write=runs.save_weights, **named):

@@ -169,7 +169,7 @@ def test_prefixes_in_ram_take_what_it_says(tiny, tmp_path, task, family):
 
 
 def test_paths_and_a_trained_backbone_count(tiny, task):
-    """A row for each path; a backbone that is trained keeps what it read of the prompt too, and has all logits."""
+    """A row for each path; a backbone that is trained keeps what it read of the prompt too; its head makes pieces."""
     alone, several = (build("softcot-pp", tiny(), SoftCoTPPConfig(paths=paths)) for paths in (1, 3))
     prompts = [alone.render(example, task) for example in task.examples("train", 4)]
     one, other = measured(alone, prompts), measured(several, prompts)
@@ -179,7 +179,8 @@ def test_paths_and_a_trained_backbone_count(tiny, task):
     piece, before = measured(coconut, prompts), max(len(p.before) for p in prompts)
     assert (piece.prefix, piece.columns > before) == (0, True)
     logits = piece.rows * piece.logits * len(coconut.backbone.table)
-    assert memory_passing(coconut.backbone, piece, False).logits == logits * 12
+    assert memory_passing(coconut.backbone, piece, False).logits == logits * 8
+    assert memory_passing(coconut.backbone, piece, False, full_logits=True).logits == logits * 12
 
 
 # -------------------------------------------------------------------------------------------------- without any weight

@@ -41,7 +41,8 @@ class Prefixes:
     """The prefixes a backbone has read. `said` is what the user should know about the budget; mostly empty."""
 
     def __init__(self, mode: Mode = "constant", budget_gib: float = 4.0):
-        self.mode, self.budget, self.said = mode, budget_gib * GIB, ""
+        self.mode: Mode = mode
+        self.budget, self.said = budget_gib * GIB, ""
         self.common: tuple[int, ...] | None = None  # what all prefixes so far begin with; None before the first
         self.begun: Layers = []  # its keys and values
         self.kept: dict[bytes, Layers] = {}  # by ids, on the CPU

@@ -19,7 +19,7 @@ thoughts not counted; N of them have logits. Where the backbone itself is traine
                   + 2 B (P + T) H d s + B T (P + T) s           keys and values repeated to all heads, the mask
     activations   L layer, or with gradient checkpointing L B T D s + layer
     logits        B N V (s + 8)                                 as they come, in float32, and as log-probabilities;
-                  min(4 B N V, 64 MiB) 2                        a piece at a time, where the head is frozen
+                  min(4 B N V, 64 MiB) 2                        a piece at a time, where the head gives them alone
 
 With `prefix_cache=full` each process also fills RAM with keys and values of all prefixes, 2 L K d s per token, as far
 as its budget goes.
