@@ -87,7 +87,7 @@ wb.collect(method, task, task.examples("dev", 4), decoding=wb.Decoding(3), batch
 
 
 def test_a_killed_process_has_kept_what_it_answered(tiny, tiny_folder, tmp_path, monkeypatch):
-    out, folder = tmp_path / "a.nc", str(tiny_folder())
+    out, folder = tmp_path / "a.nc", str(tiny_folder("qwen3", False))
     code = KILLED.format(tests=os.path.dirname(__file__), folder=folder, out=str(out))
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
     torn = tmp_path / "a.nc.parts"
