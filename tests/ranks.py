@@ -19,13 +19,13 @@ from mean_read import MeanRead
 from staged import Staged
 from torch.distributed.fsdp import FSDPModule
 
-from workbench import launch, runs, train  # noqa: F401  (the module behind `loop`)
+from workbench import runs
 from workbench.backbone import Backbone
 from workbench.tasks import load_task
+from workbench.training import launch, loop
 from workbench.training.plan import TrainConfig
 
 MAKE = {"mean-read": MeanRead, "staged": Staged}
-loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 
 
 class ShardsOnCPU(Accelerator):

@@ -14,8 +14,9 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import load_file
 from stores import synthetic_store
 
-from workbench import pretrain, runs, store
+from workbench import runs, store
 from workbench.__main__ import COMMANDS, main
+from workbench.experiments import pretrain
 from workbench.methods import METHODS
 from workbench.tasks import load_task
 

@@ -18,10 +18,9 @@ from workbench.methods.coconut import CoconutConfig
 from workbench.methods.trained import trained_copy
 from workbench.runs import load_method
 from workbench.tasks import Task, load_task
+from workbench.training import loop
 from workbench.training.loop import train
 from workbench.training.plan import Step, TrainConfig, forgets
-
-loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 
 
 @pytest.fixture(scope="module")

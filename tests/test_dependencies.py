@@ -14,7 +14,7 @@ from packaging.version import Version
 from torch import nn
 
 import workbench as wb
-from workbench import backbone as used
+from workbench.backbone import model as used
 from workbench.backbone.attention import cache_name
 
 ROOT = Path(__file__).parents[1]

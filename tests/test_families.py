@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from transformers.utils import chat_template_utils
 
 from workbench import backbone as backbones
-from workbench import decoding
-from workbench.backbone import SLOT, Backbone, Decoding
+from workbench.backbone import SLOT, Backbone, Decoding, decoding
 from workbench.evidence.collect import collect
 from workbench.methods import Thoughts, build
 from workbench.tasks import Example, Task, prompts

@@ -377,7 +377,7 @@ def test_labels_are_text_not_markup():
 @pytest.mark.slow
 def test_import_is_light():
     code = (
-        "import sys, workbench.figures, workbench.projection\n"
+        "import sys, workbench.figures, workbench.analysis.projection\n"
         "print([m for m in ('torch', 'transformers', 'umap', 'kaleido', 'sklearn', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,8 +4,7 @@ import pytest
 import torch
 from conftest import random_model
 
-from workbench import attention, flight, writing
-from workbench.backbone import Backbone, pad
+from workbench.backbone import Backbone, attention, flight, pad, writing
 from workbench.backbone.decoding import Decoding
 from workbench.backbone.flight import _seats
 from workbench.backbone.generation import generate

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from workbench import journal, store
+from workbench import store
 from workbench.__main__ import main
 from workbench.backbone import Decoding
+from workbench.evidence import journal
 from workbench.evidence.asking import NothingDiffers
 from workbench.evidence.collect import collect
 from workbench.evidence.counter import counter
@@ -87,7 +88,7 @@ wb.collect(method, task, task.examples("dev", 4), decoding=wb.Decoding(3), batch
 
 
 def test_a_killed_process_has_kept_what_it_answered(tiny, tiny_folder, tmp_path, monkeypatch):
-    out, folder = tmp_path / "a.nc", str(tiny_folder())
+    out, folder = tmp_path / "a.nc", str(tiny_folder("qwen3", False))
     code = KILLED.format(tests=os.path.dirname(__file__), folder=folder, out=str(out))
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -signal.SIGKILL
     torn = tmp_path / "a.nc.parts"
@@ -161,7 +162,7 @@ def test_a_full_disk_is_one_sentence_and_the_answers_are_kept(tiny, tmp_path, mo
         with pytest.raises(OSError, match=r"parts cannot be written \(No space left on device\): what was answered"):
             collect(method, TASK, examples, **asked)
     with monkeypatch.context() as patched:
-        patched.setattr(store.store_files, "whole", lambda path: (_ for _ in ()).throw(full))
+        patched.setattr(store.sealed, "whole", lambda path: (_ for _ in ()).throw(full))
         with pytest.raises(OSError, match=r"a\.nc' cannot be written \(No space left on device\): make room"):
             collect(method, TASK, examples, **asked)
     monkeypatch.setattr(method, "answer", counted := Stopped(method))

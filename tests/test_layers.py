@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,84 +17,32 @@ import workbench
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "workbench"
 
-# What of workbench each module may import, inside functions too. A line may name only lines above it.
+# What of workbench each room (or file beside the rooms) may import, inside functions too. A line may name only lines
+# above it, so that no room is above itself. Each room's page, its `__init__.py`, says the same in words.
 ALLOWED = {
     "__init__": "",
     "files": "",
-    "config": "files",
     "places": "",
-    "owners": "files",
+    "config": "files",
     "tasks": "config files",
-    "decoding": "config",
-    "attention": "",
-    "states": "",
-    "thoughts": "",
-    "flight": "attention decoding states thoughts",
-    "writing": "attention decoding flight thoughts",
-    "generation": "decoding thoughts writing",
-    "packing": "attention",
-    "prefixes": "packing",
-    "label_losses": "",
-    "trial": "attention packing",
-    "texts": "",
-    "backbone": "places files config attention decoding states thoughts generation prefixes texts trial",
-    "likelihood": "attention backbone label_losses packing",
-    "methods": "config decoding tasks texts thoughts writing label_losses backbone likelihood",
-    "official": "files backbone methods",
-    "check": "methods",
-    "store_files": "files",
-    "store": "files store_files",
-    "within": "store",
-    "diagnostics": "",
-    "scores": "",
-    "projection": "files store",
-    "exports": "files projection",
-    "checkpoints": "files methods",
-    "runs": "places config files owners backbone methods checkpoints",
-    "plan": "config methods prefixes",
-    "optimizers": "plan",
-    "stages": "files methods",
-    "checkpointing": "attention",
-    "launch": "methods plan stages",
-    "train": "config decoding files owners tasks backbone methods diagnostics runs plan optimizers stages "
-    "checkpointing checkpoints launch packing prefixes",
-    "dry_run": "tasks backbone label_losses methods plan optimizers",
-    "changes": "config methods",
-    "lens": "tasks backbone methods diagnostics",
-    "asking": "backbone methods store changes tasks",
-    "journal": "thoughts backbone methods",
-    "collect": "tasks thoughts backbone methods store runs changes lens asking journal",
-    "counter": "backbone tasks methods scores asking collect",
-    "answering": "config files backbone tasks methods runs",
-    "pretrain": "config files tasks backbone methods scores runs collect",
-    "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
-    "widgets": "files store within scores diagnostics projection exports runs figures",
-    "experiments": "places config files tasks backbone methods store diagnostics scores projection runs train collect "
-    "counter figures",
-    "bench": "places files tasks decoding packing prefixes generation backbone methods store diagnostics runs plan "
-    "train collect",
+    "backbone": "config files places",
+    "methods": "config tasks backbone",
+    "store": "files",
+    "analysis": "files tasks backbone store",  # of tasks and backbone: names of types, for lens
+    "runs": "config files places backbone methods",
+    "training": "config files tasks backbone methods analysis runs",
+    "evidence": "config files tasks backbone methods store analysis runs",
+    "figures": "files analysis runs",  # of runs: commit and versions, without torch
+    "widgets": "files store analysis runs figures",
+    "checks": "files backbone methods",
+    "experiments": "config files places tasks backbone methods store analysis runs training evidence figures",
+    "bench": "files places tasks backbone methods store analysis runs training evidence",
+    "commands": "config files tasks backbone methods training evidence checks experiments",
 }
-ALLOWED["options"] = "config files decoding tasks methods plan counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
-ANALYSIS = ("store", "store_files", "within", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
-LIVE = (
-    "tasks",
-    "decoding",
-    "attention",
-    "writing",
-    "generation",
-    "backbone",
-    "methods",
-    "train",
-    "dry_run",
-    "changes",
-    "lens",
-    "asking",
-    "journal",
-    "collect",
-    "runs",
-    "answering",
-)
+ANALYSIS = ("store", "analysis", "figures", "widgets")
+PAGES = ("backbone", "training", "runs", "store", "evidence", "analysis", "checks", "commands")  # that list their files
+LIVE = ("tasks", "backbone", "methods", "runs", "training", "evidence")
 TORCH = {"torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers"}
 SCREEN = {"plotly", "ipywidgets", "anywidget", "umap", "jscatter", "kaleido"}
 
@@ -156,15 +105,14 @@ def test_imports_go_down_only():
 @pytest.mark.parametrize(
     ("place", "code", "complaint"),
     [
-        ("store.py", "from .train import train", "store imports train"),
-        ("store.py", "from . import files, collect", "store imports collect"),
-        ("store.py", "import workbench.collect", "store imports collect"),
-        ("store.py", "from workbench import train", "store imports train"),
-        ("store.py", "from workbench import Backbone", "store imports __init__"),
-        ("store.py", "def late():\n    from .backbone import Backbone", "store imports backbone"),
-        ("figures/curves.py", "from ..train import train", "figures imports train"),
-        ("figures/deep/curves.py", "from ...train import train", "figures imports train"),
-        ("scores.py", "def late():\n    import torch.nn", "scores imports torch"),
+        ("store/disk.py", "from ..training.loop import train", "store imports training"),
+        ("store/disk.py", "from .. import files, evidence", "store imports evidence"),
+        ("store/disk.py", "import workbench.evidence.collect", "store imports evidence"),
+        ("store/disk.py", "from workbench import training", "store imports training"),
+        ("store/disk.py", "from workbench import Backbone", "store imports __init__"),
+        ("store/disk.py", "def late():\n    from ..backbone import Backbone", "store imports backbone"),
+        ("figures/deep/curves.py", "from ...training import loop", "figures imports training"),
+        ("analysis/scores.py", "def late():\n    import torch.nn", "analysis imports torch"),
         ("methods/one.py", "from plotly import graph_objects", "methods imports plotly"),
         ("methods/one.py", "from ..runs import commit", "methods imports runs"),
         ("novelty.py", "", "novelty is not in the table of layers: add it"),
@@ -173,7 +121,8 @@ def test_imports_go_down_only():
 def test_a_planted_import_is_found(tmp_path, place, code, complaint):
     """The test above can fail."""
     package = tmp_path / "workbench"
-    for name in ("train.py", "collect.py", "files.py", "backbone.py", "runs.py", place):
+    rooms = ("training/loop.py", "evidence/collect.py", "backbone/model.py", "runs/folder.py")
+    for name in (*rooms, "files.py", place):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text("")
     assert wrong_imports(package, {**ALLOWED, "novelty": ""}) == []
@@ -183,21 +132,70 @@ def test_a_planted_import_is_found(tmp_path, place, code, complaint):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("modules", "heavy"),
+    ("rooms", "heavy"),
     [
         ((), TORCH | SCREEN | {"numpy", "pandas", "xarray", "scipy", "sklearn"}),
-        (tuple(name for name in ANALYSIS if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()), TORCH),
+        (ANALYSIS, TORCH),
         (LIVE, SCREEN),
     ],
     ids=["workbench", "analysis", "live"],
 )
-def test_what_must_stay_light_is(modules, heavy):
-    """In a fresh process: importing brings in nothing of the other side, at any depth."""
-    names = ", ".join(["workbench", *(f"workbench.{name}" for name in modules)])
+def test_what_must_stay_light_is(rooms, heavy):
+    """In a fresh process: importing any module of these rooms brings in nothing of the other side, at any depth."""
+    files = (path.relative_to(ROOT).with_suffix("") for room in rooms for path in (PACKAGE / room).rglob("*.py"))
+    modules = sorted(".".join(path.parts).removesuffix(".__init__") for path in files)
+    assert (len(modules) > 10) == bool(rooms)
+    names = ", ".join(["workbench", *modules])
     code = f"import sys, {names}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "workbench" in loaded
     assert set(loaded) & heavy == set()
+
+
+def circles(package: Path) -> list[str]:
+    """Modules that need each other at the top of their files, so that who is imported first decides what works."""
+    needs = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        name = ".".join(parts).removesuffix(".__init__")
+        here = parts[:-1]
+        found = needs.setdefault(name, set())
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = [*here[: len(here) - node.level + 1], *(node.module.split(".") if node.module else [])]
+                found |= {".".join(base), *(".".join([*base, alias.name]) for alias in node.names)}
+    order = TopologicalSorter({name: (found & set(needs)) - {name} for name, found in needs.items()})
+    try:
+        order.prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_two_modules_need_each_other():
+    """A room's page may say the names of its modules again; these never import the page."""
+    assert circles(PACKAGE) == []
+
+
+def test_a_planted_circle_is_found(tmp_path):
+    package = tmp_path / "workbench"
+    (package / "room").mkdir(parents=True)
+    (package / "room" / "__init__.py").write_text("from .one import first\n")
+    (package / "room" / "one.py").write_text("from .two import second\n")
+    (package / "room" / "two.py").write_text("def late():\n    from .one import first\n")
+    assert circles(package) == []
+    (package / "room" / "two.py").write_text("from .one import first\n")
+    assert set(circles(package)) == {"workbench.room.one", "workbench.room.two"}
+
+
+def test_every_room_begins_with_its_page():
+    rooms = [path for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))]
+    assert 12 <= len(rooms) <= 15
+    for room in rooms:
+        page = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8")))
+        assert page, room.name
+        missing = [path.stem for path in room.glob("*.py") if path.stem != "__init__" and path.stem not in page]
+        assert room.name not in PAGES or not missing, f"{room.name}: its page does not name {missing}"
 
 
 def test_every_public_name_is_there():

@@ -84,7 +84,7 @@ def test_where_there_is_no_thought_nothing_is_read(tiny):
 
 def test_blocks_change_nothing(made, monkeypatch):
     method, store = made
-    monkeypatch.setattr("workbench.analysis.lens._BLOCK", 1)
+    monkeypatch.setattr("workbench.backbone.model.HELD", 1)
     found = lens.words(method.backbone, store["thought"].values, store["mask"].values, 4)
     for name in ("lens_id", "near_id", "lens_token"):
         np.testing.assert_array_equal(found[name], store[name].values)

@@ -9,8 +9,7 @@ from test_generation import FAMILIES
 from torch import Tensor
 from torch.nn import functional as F
 
-from workbench import packing
-from workbench.backbone import Backbone
+from workbench.backbone import Backbone, packing
 from workbench.backbone.likelihood import UNLABELLED, states, token_losses
 
 U = UNLABELLED

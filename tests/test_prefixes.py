@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_backbone import prompts, words
 
-from workbench import prefixes as prefix_module
+from workbench.backbone import prefixes as prefix_module
 from workbench.backbone.checkpointing import checkpointed
 from workbench.backbone.prefixes import Prefixes
 from workbench.methods import Thoughts, build

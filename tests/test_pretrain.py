@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from workbench import pretrain
 from workbench.backbone import Backbone
+from workbench.experiments import pretrain
 from workbench.experiments.pretrain import PretrainConfig, documents, fit, make_hint, make_model, make_tokenizer
 from workbench.places import BACKBONES
 from workbench.tasks import arith, load_task

@@ -1,7 +1,6 @@
 """Weights kept during training: the right ones, whole, loadable by step, and nothing else changes."""
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +20,9 @@ from workbench.methods.lta_thinker import LTAThinker
 from workbench.runs import load_method, save_weights, snapshot_steps
 from workbench.store import concat, load
 from workbench.tasks import Task, load_task
+from workbench.training import loop
 from workbench.training.loop import TrainConfig, TrainingFailed, train
 
-loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 KEPT = replace(SHORT, snapshot_every=4)  # of ten steps
 
 

@@ -1,6 +1,5 @@
 """Stages: what rests stays, prompts that were made are found again, losses count by what they are means over."""
 
-import sys
 from dataclasses import replace
 
 import pytest
@@ -9,14 +8,13 @@ from mean_read import EXACT, rows
 from safetensors.torch import load_file
 from staged import Staged
 
-from workbench import stages
 from workbench.methods import Stage
 from workbench.runs import load_method
 from workbench.tasks import load_task
+from workbench.training import loop, stages
 from workbench.training.loop import train
 from workbench.training.plan import TrainConfig, make_plan, schedule
 
-loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 TASK = load_task("arith-shift")
 SETTINGS = TrainConfig(**{**EXACT, "save_every": 1, "snapshot_every": 1, "lr": 0.1})  # 4 steps in each stage
 

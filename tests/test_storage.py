@@ -18,14 +18,15 @@ import torch
 from mean_read import SHORT, rows
 from safetensors.torch import load_file
 
-from workbench import checkpoints, files, owners, runs
+from workbench import files, runs
 from workbench.__main__ import main
 from workbench.backbone import Backbone
 from workbench.methods import METHODS, build
+from workbench.runs import checkpoints, owners
 from workbench.tasks import Example, Task, load_task
+from workbench.training import loop
 from workbench.training.loop import TrainConfig, TrainingFailed, train
 
-loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 CONFIG = replace(SHORT, snapshot_every=4)  # ten steps; checkpoints at 4, 8 and 10
 SEALED = ("checkpoint.pt", "weights.safetensors", "snapshots/step000004.safetensors")
 FLIPS = 15 * int(os.environ.get("WORKBENCH_FUZZ", "1"))

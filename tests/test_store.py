@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import synthetic_store
 
-from workbench import store, store_files
+from workbench import store
 from workbench.files import visible
+from workbench.store import sealed
 
 KINDS = [
     {},
@@ -110,7 +111,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch, failure):
     def broken(_):
         raise failure
 
-    monkeypatch.setattr(store_files.os, "fsync", broken)
+    monkeypatch.setattr(sealed.os, "fsync", broken)
     with pytest.raises((KeyboardInterrupt, OSError)) as error:
         store.save(synthetic_store(seed=1), path)
     if isinstance(failure, OSError):
@@ -240,7 +241,7 @@ def test_files_without_a_checksum_are_read_and_named_where_that_fails(tmp_path):
     given = synthetic_store(4)
     path = store.save(given, tmp_path / "a.nc")
     content = path.read_bytes()
-    path.write_bytes(content[: content.index(store_files.SEAL)])
+    path.write_bytes(content[: content.index(sealed.SEAL)])
     xr.testing.assert_identical(store.load(path), given)
     plain, said = path.read_bytes(), []
     for at in range(48, 1600, 311):  # names and types stand there
@@ -414,7 +415,7 @@ def test_flatten_has_one_row_per_thought():
 @pytest.mark.slow
 def test_the_readers_of_stores_do_not_import_torch():
     code = (
-        "import sys, workbench.store, workbench.scores, workbench.diagnostics;"
+        "import sys, workbench.store, workbench.analysis.scores, workbench.analysis.diagnostics;"
         "print([name for name in ('torch', 'transformers', 'plotly') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +20,10 @@ from workbench.files import read_jsonl
 from workbench.methods import METHODS, build
 from workbench.methods.base import Prompt, Stage
 from workbench.tasks import Example, Task, load_task
+from workbench.training import loop
 from workbench.training.loop import TrainConfig, make_optimizers, train
 from workbench.training.plan import batches, cut, make_plan, schedule
 
-loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 GOLDEN = Path(__file__).parent / "golden" / "lta_thinker.json"
 
 

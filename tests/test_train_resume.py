@@ -18,9 +18,9 @@ from workbench.files import read_jsonl
 from workbench.methods import build
 from workbench.methods.base import Losses
 from workbench.tasks import Task, load_task
+from workbench.training import loop
 from workbench.training.loop import TrainingFailed, train
 
-loop = sys.modules["workbench.training.loop"]  # the module: `workbench.train` is the function
 BEGUN = {"config.yaml", "metrics.jsonl", "checkpoint.pt", "process.json"}  # what a run has that did not end well
 
 
@@ -137,9 +137,10 @@ def test_interrupted_command_says_how_to_go_on_and_does(tiny_folder, tmp_path):
 
 # The command line with a pause in each step: a test that must interrupt it in the middle needs a middle.
 SLOW = """
-import sys, time, torch, workbench.train
+import sys, time, torch
 torch.set_num_threads(1)
-run = sys.modules["workbench.training.loop"]._Run
+from workbench.training import loop
+run = loop._Run
 step = run.step
 run.step = lambda self, *given: (time.sleep(0.1), step(self, *given))[1]
 from workbench.__main__ import main

@@ -98,7 +98,7 @@ def _label(name: str, examples: Sequence[Example]) -> np.ndarray:
             f"label {_short(name)} of example {_short(examples[odd].id)} is {_short(values[odd])}, and "
             f"{_short(values[0])} of example {_short(examples[0].id)}: give it as text to all, or as a number to all"
         )
-    array = _texts(values) if fits[0][0] else np.array(values)
+    array = _texts([str(value) for value in values]) if fits[0][0] else np.array(values)
     if array.dtype.kind == "O" and not fits[0][0]:
         raise ValueError(f"label {_short(name)} holds a number of more than 64 bits: give it as text")
     kind = COORDINATES.get(f"label_{name}")

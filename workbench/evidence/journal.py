@@ -61,7 +61,7 @@ class Journal:
         known = self.found.pop(ABOUT, {})
         other = next((name for name in about | known if about.get(name) != known.get(name)), None)
         if other is not None:
-            was, now = (str(one.get(other, "nothing"))[:40] for one in (known, about))
+            was, now = (str(one.get(other, "nothing"))[-60:] for one in (known, about))
             raise ValueError(
                 f"{self.path} holds the answers of another collection ({other}: {was}, now {now}): run that one again "
                 "to go on with it, or delete the file to begin anew"

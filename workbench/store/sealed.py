@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 from ..files import visible, whole
 
@@ -96,7 +97,7 @@ def read(path: Path, *, lazy: Iterable[str] = ()) -> xr.Dataset:
         raise ValueError(f"{str(path)!r} {broken}: collect again, or take it from a backup")
     lazy = tuple(lazy)
     try:
-        source = xr.backends.H5NetCDFStore.open(path)
+        source = H5NetCDFStore.open(path)
         try:
             variables, attrs = source.load()
             for variable in variables.values():
