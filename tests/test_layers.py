@@ -37,7 +37,7 @@ ALLOWED = {
     "checks": "files backbone methods",
     "experiments": "config files places tasks backbone methods store analysis runs training evidence figures",
     "bench": "files places tasks backbone methods store analysis runs training evidence",
-    "commands": "config files tasks backbone methods training evidence checks experiments",
+    "commands": "config files tasks backbone methods store analysis runs training evidence figures checks experiments bench",
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "analysis", "figures", "widgets")
@@ -162,8 +162,10 @@ def circles(package: Path) -> list[str]:
         found = needs.setdefault(name, set())
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ImportFrom) and node.level:
-                base = [*here[: len(here) - node.level + 1], *(node.module.split(".") if node.module else [])]
-                found |= {".".join(base), *(".".join([*base, alias.name]) for alias in node.names)}
+                base = ".".join([*here[: len(here) - node.level + 1], *(node.module or "").split(".")]).rstrip(".")
+                folder = package.parent / base.replace(".", "/")
+                for alias in node.names:  # a module, or a name in one
+                    found.add(f"{base}.{alias.name}" if (folder / f"{alias.name}.py").exists() else base)
     order = TopologicalSorter({name: (found & set(needs)) - {name} for name, found in needs.items()})
     try:
         order.prepare()

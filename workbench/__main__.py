@@ -5,18 +5,15 @@ A configuration is the differences from the defaults, as YAML (`--config run.yam
 """
 
 import difflib
-import json
 import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from .commands import options
+from .commands import acts, options
 from .config import choose
 from .files import MOST, shown
 
@@ -104,283 +101,6 @@ def _sentence(error: ArgumentError, argv: Sequence[str]) -> str:
     return f"workbench {argv[0]} has no option {unknown[1]}; see workbench {argv[0]} --help{hint}"
 
 
-def _method(given: Namespace, weights: bool = True) -> Any:
-    """The untrained method the options describe, on its backbone, which may be one without weights."""
-    from .backbone import Backbone
-    from .methods import METHODS, build
-
-    weights = weights and METHODS[given.method].needs == "model"
-    backbone = Backbone.load(given.backbone, revision=given.revision, weights=weights)
-    chosen = given.options or METHODS[given.method].Config()
-    seed = given.training.seed if "training" in given else given.seed
-    return build(given.method, backbone, chosen, seed=seed)
-
-
-def _method_and_task(given: Namespace) -> tuple[Any, Any]:
-    """Those of `--run`, or those the options describe."""
-    from .runs import load_method, read_config
-    from .tasks import load_task
-
-    if given.run is None:
-        method, task = _method(given), load_task(given.task or options.TASK, given.data, given.parse, given.prompts)
-    else:
-        about = read_config(given.run)
-        known = about if given.task in (None, about["task"]) else {}
-        data, prompts = (getattr(given, name) or known.get(name) for name in ("data", "prompts"))
-        method = load_method(given.run, step=given.step)
-        task = load_task(given.task or about["task"], data, given.parse, prompts)
-    _say_prompts(task)
-    return method, task
-
-
-def _say_prompts(task: Any) -> None:
-    if task.prompts is not None:
-        print(task.prompts.report(task.name))
-
-
-def _decoding(given: Namespace, method: Any) -> Any:
-    """The decoding of that name, with what the command line says on top of it."""
-    found = replace(
-        method.backbone.decoding(given.decode), **{name: getattr(given.decoding, name) for name in given.overrides}
-    )
-    idle = sorted({"top_p", "top_k", "min_p"} & set(given.overrides))
-    if idle and found.temperature == 0:
-        raise ValueError(
-            f"--decoding.{idle[0]} changes nothing while decoding is greedy: give --decoding.temperature too"
-        )
-    return found
-
-
-def quickstart(given: Namespace) -> None:
-    from .experiments.quickstart import quickstart
-
-    given.out.mkdir(parents=True, exist_ok=True)
-    quickstart(given.out, seed=given.seed)
-
-
-def methods(given: Namespace) -> None:
-    """Names, what they are, and each option with its default."""
-    from .methods import METHODS
-
-    for name, cls in sorted(METHODS.items()):
-        print(f"{name:14}{(cls.__doc__ or sys.modules[cls.__module__].__doc__ or '').strip().splitlines()[0]}")
-        for field in fields(cls.Config):
-            print(f"{'':14}--options.{field.name} {json.dumps(field.default)}")
-
-
-def pretrain(given: Namespace) -> None:
-    from .experiments.pretrain import pretrain
-
-    folder = pretrain(given.settings, given.out, tuple(given.seeds))
-    print((folder / "README.md").read_text())
-
-
-def train(given: Namespace) -> int:
-    from .runs import command
-    from .tasks import load_task
-    from .training.loop import TrainingFailed, train
-
-    task = load_task(given.task, given.data, prompts=given.prompts)
-    _say_prompts(task)
-    if given.dry_run:
-        return _dry_run(given, task)
-    out = given.out or Path("data/runs") / given.task / given.method / f"seed{given.training.seed}"
-    try:
-        folder = train(_method(given), task, given.training, out, resume=given.resume)
-    except TrainingFailed as error:
-        print(f"workbench: {error}", file=sys.stderr)
-        return 1
-    print(f"trained: {folder}; next: {command('collect', '--run', folder, '--out', folder / 'test.nc')}")
-    return 0
-
-
-def _dry_run(given: Namespace, task: Any) -> int:
-    """2 where training could not even start for want of examples."""
-    from .training.dry_run import dry_run
-
-    found = dry_run(_method(given, weights=False), task, given.training)
-    print(found)
-    if found.course is None:
-        print(f"workbench: the examples could not be loaded: {found.complaint}", file=sys.stderr)
-    return 2 if found.course is None else 0
-
-
-def collect(given: Namespace) -> None:
-    import warnings
-
-    from . import store
-    from .analysis.scores import accuracy, cost
-    from .evidence.asking import NothingDiffers
-    from .evidence.collect import collect
-
-    if given.out.suffix != ".nc":
-        raise ValueError(f"--out {given.out} must end in .nc")
-    for name in ("paths", "draws", "batch_size"):
-        if given[name] >= 2**31:  # more than any machine counts with; smaller mistakes `collect` knows
-            raise ValueError(f"--{name} is {shown(given[name])}; give a number below {2**31}")
-    store.writable(given.out)
-    method, task = _method_and_task(given)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", NothingDiffers)
-        warnings.showwarning = lambda message, *_: print(f"workbench: {message}", file=sys.stderr)
-        found = collect(
-            method, task, task.examples(given.split, given.count), split=given.split,
-            decoding=_decoding(given, method),
-            paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
-            change=given.change, readout=given.readout, out=given.out,
-        )  # fmt: skip
-    interval = accuracy(found)
-    low, mean, high = (f"{100 * value:.1f}" for value in (interval.low, interval.mean, interval.high))
-    print(f"{given.out}: {interval.n} questions, {mean} % right [{low}, {high}]")
-    if found.attrs["remark"]:
-        print(found.attrs["remark"])
-    spent = cost(found)
-    capped, unread = (f"{spent[name]} ({100 * spent[f'{name}_share']:.1f} %)" for name in ("capped", "unread"))
-    print(
-        f"{spent['tokens']:.1f} tokens, {spent['thoughts']:.1f} thoughts and {spent['seconds']:.2g} s a question "
-        f"(in batches of {spent['batch_size']}); "
-        f"of {spent['answers']} answers {capped} stopped at the length cap and {unread} could not be read"
-    )
-
-
-def counter(given: Namespace) -> None:
-    from . import figures, store
-    from .evidence.counter import counted, counter, counter_table, verdict
-    from .files import write_text
-
-    paths = {name: store.writable(given.out / f"{name.replace(':', '-')}.nc") for name in counted(given.changes)}
-    method, task = _method_and_task(given)
-    stores = counter(
-        method, task, task.examples(given.split, given.count), changes=given.changes, split=given.split,
-        decoding=_decoding(given, method), batch_size=given.batch_size, seed=given.seed, out=paths,
-    )  # fmt: skip
-    table = counter_table(stores)
-    write_text(given.out / "table.csv", table.to_csv(index=False))
-    figure = figures.bars(table, label="change", mean="difference", percent=True, reference=0.0)
-    source = {"stores": [str(path) for path in paths.values()]}
-    for path in (given.out / "table.csv", *figures.save(figure, "counter_tests", given.out, source)):
-        print(path)
-    print(table.to_string(index=False))
-    print(verdict(table))
-
-
-def score(given: Namespace) -> None:
-    import pandas as pd
-
-    from . import store
-    from .analysis.scores import accuracy_table, compare, cost
-
-    stores = {str(path): store.load(path) for path in given.stores}
-    spent = pd.DataFrame([{"store": name, **cost(found)} for name, found in stores.items()])
-    with pd.option_context("display.width", 200, "display.max_columns", None):
-        print(accuracy_table(stores).drop(columns=["unread", "unfinished", "length"]).to_string(index=False))
-        print(
-            "\ntokens, thoughts and seconds are per question, everything it needed; capped: stopped at the length cap"
-        )
-        print(spent.to_string(index=False))
-        first, *others = stores
-        for other in others:
-            print(f"\n{first} minus {other}, on the examples both have:")
-            try:
-                print(compare(stores[first], stores[other]).to_string(index=False))
-            except ValueError as error:  # two tasks, too few questions: the accuracies stand all the same
-                print(f"no comparison: {error}")
-
-
-def figures(given: Namespace) -> None:
-    from . import figures, store
-    from .analysis.projection import project
-    from .analysis.scores import accuracy_table
-    from .runs import read_metrics
-
-    if given.gallery:
-        for path in figures.write_gallery(given.out, tuple(given.formats)):
-            print(path)
-        return
-    sidecar = given["from"]
-    if sidecar is not None:
-        redrawn, source = figures.export.redrawn(sidecar)
-        drawn = {sidecar.stem: redrawn}
-    elif given.stores or given.runs:
-        stores = {name: store.load(path) for name, path in _named(given.stores).items()}
-        drawn = {}
-        if stores:
-            drawn["accuracy"] = figures.accuracy(accuracy_table(stores))
-        thinking = {name: found for name, found in stores.items() if found.sizes["step"]}
-        if thinking:
-            facet = "store" if len(thinking) > 1 else None
-            drawn["thoughts"] = figures.thought_map(project(thinking, given.how), color=given.color, facet=facet)
-        if given.runs:
-            metrics = {name: read_metrics(run) for name, run in _named(given.runs).items()}
-            drawn |= {
-                "losses": figures.loss_curves(metrics, window=given.window),
-                "collapse": figures.collapse_by_step(metrics),
-            }
-    else:
-        raise ValueError("nothing to draw; give stores (.nc), --runs folders, --from figure.json, or --gallery")
-    if sidecar is None:  # redrawing changes nothing about where the numbers come from
-        source = {"stores": [str(path) for path in given.stores], "runs": [str(run) for run in given.runs]}
-    for name, figure in drawn.items():
-        for path in figures.save(figure, name, given.out, source, tuple(given.formats)):
-            print(path)
-
-
-def export(given: Namespace) -> None:
-    from . import store
-    from .analysis import exports
-    from .analysis.projection import project
-
-    stores = {name: store.load(path) for name, path in _named(given.stores).items()}
-    if given.what == "tsv":
-        paths = exports.write_projector(stores, given.out)
-    elif given.what == "parquet":
-        paths = [exports.write_parquet(project(stores, given.how), given.out / "thoughts.parquet")]
-    else:
-        paths = [exports.write_csv(project(stores, given.how), given.out / "thoughts.csv")]
-    for path in paths:
-        print(path)
-
-
-def experiment(given: Namespace) -> None:
-    from .experiments import Setting, experiment
-
-    setting = {field.name: given[field.name] for field in fields(Setting)}
-    experiment(given.name, Setting(**setting), given.out)
-
-
-def bench(given: Namespace) -> None:
-    from .bench import PARTS, bench, tables
-    from .files import write_json
-
-    if given.out is not None:  # what takes minutes is not lost in the end
-        if given.out.is_dir():
-            raise ValueError(f"--out {given.out} is a folder; name a file, such as {given.out / 'here.json'}")
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-    parts = PARTS if given.part == "all" else (given.part,)
-    found = bench(parts, given.backbone, repeats=given.repeats, timer=given.timer, compile=given.compile)
-    print(json.dumps(found, indent=2) if given.json else tables(found))
-    if given.out is not None:
-        write_json(given.out, found)
-
-
-def check(given: Namespace) -> int:
-    """1 when the numbers differ, with a sentence on stderr."""
-    from .checks.lta_parity import lta_parity, read_tensors
-
-    found = lta_parity(read_tensors(given.file))
-    print(json.dumps(found.to_dict(), indent=2) if given.json else found)
-    if found.complaint is None:
-        return 0
-    print(f"workbench: {given.file}: {found.complaint}", file=sys.stderr)
-    return 1
-
-
-def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Paths by what is shown of them: their last part, or all of it where two last parts are the same."""
-    stems = [path.stem for path in paths]
-    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
-
-
 class Command(NamedTuple):
     """What a command is, the options it takes and what it does."""
 
@@ -391,35 +111,39 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "quickstart": Command(
-        "Train on the shipped backbone, collect, diagnose, draw: under five minutes.", options.quickstart, quickstart
+        "Train on the shipped backbone, collect, diagnose, draw: under five minutes.",
+        options.quickstart,
+        acts.quickstart,
     ),
-    "methods": Command("List the methods and their options.", options.none, methods),
+    "methods": Command("List the methods and their options.", options.none, acts.methods),
     "pretrain": Command(
-        "Make the tiny backbone from nothing (about five CPU minutes per seed).", options.pretrain, pretrain
+        "Make the tiny backbone from nothing (about five CPU minutes per seed).", options.pretrain, acts.pretrain
     ),
-    "train": Command("Train a method on a task.", options.train, train),
+    "train": Command("Train a method on a task.", options.train, acts.train),
     "collect": Command(
-        "Run a method over examples and write a store of thoughts and answers.", options.collect, collect
+        "Run a method over examples and write a store of thoughts and answers.", options.collect, acts.collect
     ),
     "counter": Command(
         "Counter-tests: answer with thoughts dropped, swapped, averaged, noised, and compare.",
         options.counter,
-        counter,
+        acts.counter,
     ),
-    "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, score),
+    "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, acts.score),
     "figures": Command(
-        "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, figures
+        "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, acts.figures
     ),
     "export": Command(
-        "Write thoughts and labels for other programs: TensorBoard's projector, parquet, CSV.", options.export, export
+        "Write thoughts and labels for other programs: TensorBoard's projector, parquet, CSV.",
+        options.export,
+        acts.export,
     ),
     "experiment": Command(
         "Run a grid of trainings that answers one question, with intervals and figures.",
         options.experiment,
-        experiment,
+        acts.experiment,
     ),
-    "bench": Command("Measure speed: each shortcut beside the plain way, and the floor.", options.bench, bench),
-    "check": Command("Compare what is computed here with numbers from elsewhere.", options.check, check),
+    "bench": Command("Measure speed: each shortcut beside the plain way, and the floor.", options.bench, acts.bench),
+    "check": Command("Compare what is computed here with numbers from elsewhere.", options.check, acts.check),
 }
 
 if __name__ == "__main__":

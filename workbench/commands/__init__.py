@@ -1,0 +1,7 @@
+"""The command line, command by command; `workbench/__main__.py` parses and answers mistakes with one sentence.
+
+    options   what each command takes
+    acts      what each command does
+
+Imports every room, late, so that `workbench --help` loads nothing.
+"""
