@@ -40,10 +40,10 @@ class LTTuningConfig:
     """Probability of a label below which a mark may stand before it."""
     threshold_fusion: float | None = None
     """The same for the last stage; null: as before it."""
-    cap: float = 10
+    cap: int | float = 10
     """Most places of an example that get marks, or, below 1, their share of the candidates; the others are dropped at
     random."""
-    cap_fusion: float = 16
+    cap_fusion: int | float = 16
     """The same for the last stage."""
     insert: float = 0.85
     """Chance that a place gets a mark (r)."""
