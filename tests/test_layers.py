@@ -38,15 +38,18 @@ ALLOWED = {
     "official": "files backbone methods",
     "check": "methods",
     "store": "files",
+    "within": "store",
     "diagnostics": "",
     "scores": "",
     "projection": "files store",
     "exports": "files projection",
     "runs": "config files backbone methods",
     "plan": "config methods prefixes",
+    "stages": "files methods",
     "checkpointing": "attention",
-    "launch": "methods plan",
-    "train": "config decoding files tasks backbone methods diagnostics runs plan checkpointing launch packing prefixes",
+    "launch": "methods plan stages",
+    "train": "config decoding files tasks backbone methods diagnostics runs plan stages checkpointing launch packing "
+    "prefixes",
     "dry_run": "tasks backbone label_losses methods plan train",
     "changes": "config methods",
     "lens": "tasks backbone methods diagnostics",
@@ -55,14 +58,14 @@ ALLOWED = {
     "answering": "backbone tasks methods runs",
     "pretrain": "files tasks backbone methods scores runs collect",
     "figures": "files diagnostics runs",  # of runs: commit and versions, without torch
-    "widgets": "files store scores diagnostics projection exports runs figures",
+    "widgets": "files store within scores diagnostics projection exports runs figures",
     "experiments": "config files tasks backbone methods store diagnostics scores projection runs train collect counter "
     "figures",
     "bench": "tasks decoding packing prefixes generation backbone methods store diagnostics runs plan train collect",
 }
 ALLOWED["options"] = "config decoding tasks methods plan counter pretrain experiments"
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
-ANALYSIS = ("store", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
+ANALYSIS = ("store", "within", "scores", "diagnostics", "projection", "exports", "figures", "widgets")
 LIVE = (
     "tasks",
     "decoding",

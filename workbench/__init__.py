@@ -22,6 +22,8 @@ _HOME = {
     "Decoding": "decoding",
     "LatentMethod": "methods",
     "METHODS": "methods",
+    "Made": "thoughts",
+    "pick": "decoding",
     "LTAThinkerConfig": "methods.lta_thinker",
     "Prompt": "methods",
     "Thoughts": "methods",
@@ -51,7 +53,9 @@ _HOME = {
     "compare": "scores",
     "project": "projection",
 }
-_MODULES = ("bench", "diagnostics", "exports", "figures", "lens", "projection", "runs", "scores", "store", "widgets")
+_MODULES = (
+    "bench", "diagnostics", "exports", "figures", "lens", "projection", "runs", "scores", "store", "widgets", "within",
+)  # fmt: skip
 
 __all__ = sorted([*_HOME, *_MODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 

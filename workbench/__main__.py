@@ -84,6 +84,7 @@ def _method(given: Namespace, weights: bool = True) -> Any:
     from .backbone import Backbone
     from .methods import METHODS, build
 
+    weights = weights and METHODS[given.method].needs == "model"
     backbone = Backbone.load(given.backbone, revision=given.revision, weights=weights)
     chosen = given.options or METHODS[given.method].Config()
     seed = given.training.seed if "training" in given else given.seed

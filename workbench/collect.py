@@ -19,7 +19,7 @@ from .lens import words
 from .methods import LatentMethod, Prompt, Thoughts
 from .methods.mixtures import mixed
 from .tasks import Example, Task
-from .thoughts import Mixture
+from .thoughts import Mixture, joined
 
 REFERENCE_ROWS = 1024  # token embeddings kept beside the thoughts, to measure them against
 
@@ -69,10 +69,6 @@ def collect(
             similar[place] = {name: value[k].cpu() for name, value in near.items()}
     if change is not None:
         thoughts = (change_named(change) if isinstance(change, str) else change)(thoughts)
-    read: dict[str, np.ndarray] = {}
-    if readout:
-        vectors, there = _stack([t.vectors for t in thoughts], 0.0), _stack([t.mask for t in thoughts], False)
-        read = words(method.backbone, vectors, there, readout)
     bar = tqdm(total=len(prompts), desc=f"answer {method.name} on {task.name}", delay=2)  # seconds; none if faster
     for places in batches:
         batch = _together([thoughts[i] for i in places], method.backbone)
@@ -81,6 +77,11 @@ def collect(
             answers[place] = found
         bar.update(len(places))
     bar.close()
+    thoughts = [_with_answers(method, one, found) for one, found in zip(thoughts, answers, strict=True)]
+    read: dict[str, np.ndarray] = {}
+    if readout:
+        vectors, there = _stack([t.vectors for t in thoughts], 0.0), _stack([t.mask for t in thoughts], False)
+        read = words(method.backbone, vectors, there, readout)
     attrs = {
         "split": split,
         "seed": seed,
@@ -112,6 +113,46 @@ def _one(thoughts: Thoughts, k: int, whole: bool) -> Thoughts:
     tokens = None if thoughts.tokens is None else own(thoughts.tokens)
     signals = {name: own(value).float() for name, value in thoughts.signals.items()}
     return Thoughts(own(vectors).float(), own(thoughts.mask), tokens, signals, mixture)
+
+
+def _with_answers(method: LatentMethod, before: Thoughts, answers: Sequence[Sequence[Completion]]) -> Thoughts:
+    """An example's thoughts, and behind them those that its answers made on the way."""
+    within = [[_float(c.thoughts) for c in path] for path in answers]
+    if before.mixture is not None and any(t is not None and t.mixture is None for path in within for t in path):
+        vectors = mixed(method.backbone, before.mixture.tokens, before.mixture.weights)
+        before = replace(before, vectors=vectors.float().cpu())
+    return joined(before, within)
+
+
+def _float(thoughts: Thoughts | None) -> Thoughts | None:
+    if thoughts is None:
+        return None
+    signals = {name: value.float() for name, value in thoughts.signals.items()}
+    return replace(thoughts, vectors=thoughts.vectors.float(), signals=signals)
+
+
+def _places(
+    method: LatentMethod, thoughts: Sequence[Thoughts], answers: Sequence[list[list[Completion]]]
+) -> dict[str, Any]:
+    """Where thoughts stand within answers, if any do: of which draw, behind how many tokens and characters."""
+    if all(t.draws is None for t in thoughts):
+        return {}
+    none = [torch.full(t.mask.shape, -1) for t in thoughts]
+    draws = _stack([t.draws if t.draws is not None else own for t, own in zip(thoughts, none, strict=True)], -1)
+    places = _stack([t.places if t.places is not None else 0 * own for t, own in zip(thoughts, none, strict=True)], 0)
+    offsets = np.zeros_like(places)
+    for i, path, step in np.argwhere(draws >= 0).tolist():
+        offsets[i, path, step] = _offset(method, answers[i][path][draws[i, path, step]], places[i, path, step])
+    found = {"thought_draw": draws, "thought_place": places, "thought_offset": offsets}
+    return {name: (store.STEP, values.astype(np.int32)) for name, values in found.items()}
+
+
+def _offset(method: LatentMethod, answer: Completion, place: int) -> int:
+    """Characters of an answer's text that its first tokens are; what a method has put before them counts too."""
+    decode = method.backbone.tokenizer.decode
+    whole = decode(answer.tokens, skip_special_tokens=True)
+    lead = len(answer.text) - len(whole) if answer.text.endswith(whole) else 0
+    return min(lead + len(decode(answer.tokens[:place], skip_special_tokens=True)), len(answer.text))
 
 
 def _together(thoughts: Sequence[Thoughts], backbone: Backbone) -> Thoughts:
@@ -164,10 +205,13 @@ def _dataset(
         "length": (draw, each(lambda c: len(c.tokens), np.int32)),
         "finished": (draw, each(lambda c: c.finished, bool)),
     }
-    if all(t.tokens is not None for t in thoughts):
-        data["token"] = (step, _stack([t.tokens for t in thoughts if t.tokens is not None], -1))
-    for name in thoughts[0].signals:
-        data[f"signal_{name}"] = (step, _stack([t.signals[name] for t in thoughts], np.nan))
+    data |= _places(method, thoughts, answers)
+    if any(t.tokens is not None for t in thoughts):
+        tokens = [torch.full(t.mask.shape, -1) if t.tokens is None else t.tokens for t in thoughts]
+        data["token"] = (step, _stack(tokens, -1))
+    for name in dict.fromkeys(name for t in thoughts for name in t.signals):  # an example without thoughts may lack it
+        values = [t.signals.get(name, torch.full(t.mask.shape, torch.nan)) for t in thoughts]
+        data[f"signal_{name}"] = (step, _stack(values, np.nan))
     data |= {name: (store.VARIABLES.get(name, store.SIGNAL).dims, values) for name, values in read.items()}
     for name in similar[0]:
         data[f"similarity_{name}"] = (("example", "reasoning"), _stack([row[name][None] for row in similar], np.nan))

@@ -7,16 +7,18 @@ silently otherwise than asked, is one sentence here.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from .methods import LatentMethod
 from .plan import TrainConfig
+from .stages import changes
 
 
 def launched(method: LatentMethod, config: TrainConfig) -> Accelerator:
@@ -35,7 +37,11 @@ def launched(method: LatentMethod, config: TrainConfig) -> Accelerator:
     started = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
     # Without GPUs accelerate has to be told: it would take each of several processes for the only one. Autocast is the
     # training loop's: under FSDP accelerate would cast the trainable weights instead.
-    accelerator = Accelerator(cpu=started > 1 and not torch.cuda.is_available(), mixed_precision="no")
+    # Where some parameters rest in a stage, processes must not wait for the gradients of those.
+    more: dict[str, Any] = {}
+    if started > 1 and not _asked("ACCELERATE_USE_FSDP") and changes(method):
+        more = {"kwargs_handlers": [DistributedDataParallelKwargs(find_unused_parameters=True)]}
+    accelerator = Accelerator(cpu=started > 1 and not torch.cuda.is_available(), mixed_precision="no", **more)
     assert accelerator.num_processes == started, f"{started} processes that take themselves for the only one"
     if config.processes not in (None, accelerator.num_processes):
         raise ValueError(
@@ -84,6 +90,11 @@ def _asked(variable: str) -> bool:
 def gathered(value: Tensor) -> Tensor:
     """A sharded tensor whole, any other value as it is; all processes must ask."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def told(accelerator: Accelerator, value: Any) -> Any:
+    """The main process's value, on all of them; each must ask."""
+    return value if accelerator.num_processes == 1 else broadcast_object_list([value])[0]
 
 
 def alike(value: Tensor, parameter: Tensor) -> Tensor:

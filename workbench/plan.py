@@ -103,7 +103,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the plan: which batch of which epoch of which stage, and the share of the peak learning rate."""
+    """One step of the plan: which batch of which epoch of which stage, and its learning rate over the peak one."""
 
     number: int
     stage: int
@@ -113,15 +113,22 @@ class Step:
 
 
 def make_plan(method: LatentMethod, config: TrainConfig, count: int) -> list[Step]:
-    """Every step of training on `count` examples, in order; each stage has its own learning-rate schedule."""
-    if not method.stages():
+    """Every step of training on `count` examples, in order; each stage has its own schedule unless it joins another."""
+    stages = method.stages()
+    if not stages:
         raise ValueError(f"method {method.name!r} has nothing to train; collect its answers right away")
     per_epoch = math.ceil(count / config.batch_size)
+    lengths = [max(1, round(stage.share * config.epochs * per_epoch)) for stage in stages]
     plan: list[Step] = []
-    for index, stage in enumerate(method.stages()):
-        steps = max(1, round(stage.share * config.epochs * per_epoch))
-        rates = [schedule(step, steps, config.warmup) for step in range(steps)]
-        for step, rate in enumerate(rates):
+    start, lead = 0, stages[0]  # of the schedule: the step at which it began, and the stage
+    for index, (stage, steps) in enumerate(zip(stages, lengths, strict=True)):
+        if not (stage.joined and index):
+            start, lead = len(plan), stage
+        behind = next((k for k in range(index + 1, len(stages)) if not stages[k].joined), len(stages))
+        total = len(plan) - start + sum(lengths[index:behind])
+        warmup = config.warmup if lead.warmup is None else lead.warmup
+        for step in range(steps):
+            rate = stage.rate * schedule(len(plan) - start, total, warmup, lead.schedule)
             plan.append(Step(len(plan) + 1, index, step // per_epoch, step % per_epoch, rate))
     return plan
 
@@ -176,7 +183,9 @@ def cut(batch: list[Prompt], rank: int, world: int, micro: int | None) -> list[l
     return [share[len(share) * k // count : len(share) * (k + 1) // count] for k in range(count)]
 
 
-def schedule(step: int, steps: int, warmup: float) -> float:
-    """The share of the peak learning rate: a linear rise, then a linear fall to zero."""
+def schedule(step: int, steps: int, warmup: float, shape: Literal["linear", "cosine", "constant"] = "linear") -> float:
+    """The share of the peak learning rate: a linear rise, then a fall to zero, linear or as half a cosine, or none."""
     rise = max(1, round(warmup * steps))
-    return min((step + 1) / rise, (steps - step) / max(1, steps - rise))
+    left = min(1.0, (steps - step) / max(1, steps - rise))
+    falls = {"linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2, "constant": 1.0}
+    return min((step + 1) / rise, falls[shape])

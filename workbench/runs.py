@@ -6,6 +6,7 @@ log.txt               what `start_training` runs print
 process.json          which process that is, for whoever wants to know whether it still runs, or to stop it
 weights.safetensors   the trained weights, self-describing: its metadata rebuilds the method
 snapshots/            the same after some of the steps, where `snapshot_every` asked for it
+stage0.pt, ...        the prompts a stage trains on, where a method has made its own
 checkpoint.pt         everything needed to go on exactly where training stopped
 result.json           numbers, seconds and full provenance
 """
@@ -171,9 +172,9 @@ def save_weights(
     *,
     snapshot: bool = False,
 ) -> Path:
-    """Write the trainable weights with what is needed to rebuild the method around them.
+    """Write what the method says is saved, its trained weights, with what is needed to rebuild it around them.
 
-    `weights`: by parameter name, where the method's own are sharded over processes; None takes its own.
+    `weights`: by name, where the method's own are sharded over processes; None takes its own.
     `snapshot`: among the snapshots of a run, under the method's training step.
     """
     from safetensors.torch import save_file
@@ -183,7 +184,7 @@ def save_weights(
     # one entry: of several safetensors writes an order that differs from one time to the next
     about = json.dumps(describe_method(method) | {"training_step": step, "stage": method.stage})
     if weights is None:
-        weights = {name: p for name, p in method.named_parameters() if p.requires_grad}
+        weights = method.saved()
     tensors = {name: p.detach().cpu().contiguous() for name, p in weights.items()}
     with whole(path) as temporary:
         save_file(tensors, temporary, metadata={"workbench": about})
@@ -228,10 +229,11 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
         about = json.loads(metadata["workbench"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (a reader, not a dict)
     if backbone is None:
-        backbone = Backbone.load(about["backbone"], revision=about.get("revision"))
+        needs = choose("method", about["method"], METHODS).needs
+        backbone = Backbone.load(about["backbone"], revision=about.get("revision"), weights=needs == "model")
     config = choose("method", about["method"], METHODS).Config(**about["options"])
     method = build(about["method"], backbone, config)
-    own = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    own = method.saved()
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     wanted = {name: tuple(p.shape) for name, p in own.items()}
     if shapes != wanted:
@@ -239,8 +241,8 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
         raise ValueError(
             f"{path} does not fit {about['method']} on {backbone.name!r}: {different[0]} {different[1]} differs"
         )
-    for name, parameter in own.items():
-        parameter.data.copy_(tensors[name])
+    for name, value in own.items():
+        value.data.copy_(tensors[name])
     method.training_step, method.stage = about.get("training_step"), about.get("stage")
     return method.eval()
 

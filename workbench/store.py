@@ -6,6 +6,10 @@
 Mixtures of words are written as such (`mixture_token`, `mixture_weight`, and the words' embeddings), not as vectors;
 `load` gives `thought` all the same, made when it is used.
 
+A thought stands before its path's answers, or within one of them: then `thought_draw` says in which, `thought_place`
+behind how many of its tokens (see `within`). All of a path lie along `step`, those before its answers first, then
+answer after answer; `mask` says where there is one, so that any path may have any number.
+
 Everything after `collect` reads only this. Dimensions go by name, so their order never matters. `step` may have length
 0 (a method without thoughts). `SCHEMA`, `VARIABLES`, `COORDINATES` and `ATTRIBUTES` are the written schema.
 """
@@ -48,6 +52,9 @@ VARIABLES = {
     "length": Kind(DRAW, "int", True),  # generated tokens
     "finished": Kind(DRAW, "bool", True),  # False = stopped at the length cap
     "token": Kind(STEP, "int"),
+    "thought_draw": Kind(STEP, "int"),  # the answer it stands in, -1 = before all of them; without this all do
+    "thought_place": Kind(STEP, "int"),  # tokens of that answer before it, 0 before the first
+    "thought_offset": Kind(STEP, "int"),  # characters of that answer's text before it
     "mixture_token": Kind(COMPONENT, "int"),  # -1 = padding
     "mixture_weight": Kind(COMPONENT, "float"),
     "lens_id": Kind(RANK, "int"),  # by the output head (logit lens); -1, "" and NaN where there is no thought
@@ -168,6 +175,11 @@ def _value_problems(dataset: xr.Dataset) -> Iterable[str]:
             f"{bad.sum()} of {bad.size} examples have NaN or infinite thoughts (first: {first!r}): "
             "thoughts must be finite where mask is True, look at the training run"
         )
+    if "thought_draw" in dataset:
+        own = dataset["thought_draw"].transpose(*STEP).values[mask]
+        if own.size and not (own.min() >= -1 and own.max() < dataset.sizes["draw"]):
+            most = dataset.sizes["draw"] - 1
+            yield f"'thought_draw' goes from {own.min()} to {own.max()}: it must be -1 (before all answers) to {most}"
     for name, variable in dataset.variables.items():
         if variable.dtype.kind == "O" and not all(isinstance(value, str) for value in variable.values.ravel()):
             yield f"{str(name)!r} mixes text with other values: convert it to text, or to one type of number"
@@ -316,6 +328,8 @@ def concat(datasets: Sequence[xr.Dataset], dim: Literal["example", "path", "draw
     parts = [_pad(d.drop_vars(shared, errors="ignore"), longest) for d in datasets]
     if dim != "example":
         parts = [part.sel(example=first.indexes["example"]) for part in parts]
+    if dim == "draw" and any("thought_draw" in part and bool((part["thought_draw"] >= 0).any()) for part in parts):
+        raise ValueError("stores with thoughts within their answers cannot be joined along 'draw': join along 'path'")
     if dim == "draw" and not all(parts[0][["thought", "mask"]].equals(part[["thought", "mask"]]) for part in parts[1:]):
         raise ValueError("stores to join along 'draw' hold different thoughts: join them along 'path'")
     joined = xr.concat(
@@ -384,14 +398,20 @@ def _merged_attributes(datasets: Sequence[xr.Dataset]) -> dict[str, str | int | 
 def flatten(dataset: xr.Dataset) -> tuple[np.ndarray, pd.DataFrame]:
     """One row per real thought vector: `(vectors [n, feature] float32, table)`, in the order example, path, step.
 
-    The table has example, path, step, correct (mean over the path's draws), question, gold, each label_<name>, each
-    signal_<name>, method, task. Without thoughts both are empty.
+    The table has example, path, step, correct (mean over the path's draws, or of the one answer that a thought stands
+    in), question, gold, each label_<name>, each signal_<name>, draw and place where a store has thoughts within its
+    answers, method, task. Without thoughts both are empty.
     """
     mask = dataset["mask"].transpose(*STEP).values
     rows, paths, steps = np.nonzero(mask)
     vectors = dataset["thought"].transpose(*STEP, "feature").values[mask].astype(np.float32)
     table = pd.DataFrame({"example": dataset["example"].values[rows], "path": paths, "step": steps})
     table["correct"] = dataset["correct"].mean("draw").transpose("example", "path").values[rows, paths]
+    if "thought_draw" in dataset:
+        draws = dataset["thought_draw"].transpose(*STEP).values[mask]
+        own = dataset["correct"].transpose(*DRAW).values[rows, paths, draws.clip(0)]
+        table["correct"] = np.where(draws < 0, table["correct"], own)
+        table["draw"], table["place"] = draws, dataset["thought_place"].transpose(*STEP).values[mask]
     labels = sorted(str(name) for name in dataset.coords if str(name).startswith("label_"))
     for name in ("question", "gold", *labels):
         table[name] = dataset[name].values[rows]

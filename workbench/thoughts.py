@@ -163,16 +163,14 @@ class Written:
             return [None] * len(self.words)
         rows = torch.cat([one.rows for one in self.kept])
         order, counts = rows.argsort(stable=True), rows.bincount(minlength=len(self.words)).tolist()
-        places = torch.cat([one.words for one in self.kept])[order].split(counts)
-
-        found = []
-        together = _thoughts(
-            [one.made for one in self.kept], lambda values, _: torch.cat(list(values))[order][None, None]
-        )
+        made = [one.made for one in self.kept]
+        together = _thoughts(made, lambda values, _: torch.cat(list(values))[order][None, None])
+        together, found = replace(together, places=torch.cat([one.words for one in self.kept])[order][None, None]), []
+        together = together.each(lambda value: value.cpu())
         starts = [0, *torch.tensor(counts).cumsum(0).tolist()]
-        for start, count, place in zip(starts, counts, places, strict=False):
-            own = together.each(lambda value, start=start, count=count: value[:, :, start : start + count])
-            found.append(replace(own, places=place[None, None]))
+        for start, count in zip(starts, counts, strict=False):
+            own = slice(start, start + count)  # a copy: no row holds what all have made
+            found.append(together.each(lambda value, own=own: value[:, :, own].clone()))
         return found
 
 
@@ -191,3 +189,69 @@ def _thoughts(
         {name: spread([one.signals[name] for one in made], torch.nan) for name in made[0].signals},
         Mixture(spread([ids for ids, _ in mixtures], -1), spread([w for _, w in mixtures], 0.0)) if mixtures else None,
     )
+
+
+def joined(before: Thoughts, within: Sequence[Sequence[Thoughts | None]]) -> Thoughts:
+    """All thoughts of an example: those `before` its answers [1, path, step], then those `within` them, [path][draw].
+
+    Along `step` each path's come first that stand before, then draw after draw, so that `mask` has no gaps. What is
+    known of one kind only is -1 or NaN for the other; mixtures are left out unless all are such.
+    """
+    if all(one is None for path in within for one in path):
+        return before
+    paths = [
+        [
+            _loose(before.each(lambda value, k=k: value[:, k : k + 1]), -1),
+            *(_loose(one, draw) for draw, one in enumerate(answers) if one is not None),
+        ]
+        for k, answers in enumerate(within)
+    ]
+    segments = [segment for path in paths for segment in path]
+    names = list(dict.fromkeys(name for segment in segments for name in segment))
+    if any("mixture tokens" not in segment and len(segment["mask"]) for segment in segments):
+        names = [name for name in names if not name.startswith("mixture")]
+    steps = max(sum(len(segment["mask"]) for segment in path) for path in paths)
+
+    def laid(name: str) -> Tensor:
+        sample = next(segment[name] for segment in segments if name in segment)
+        wide = [max(s[name].shape[axis] for s in segments if name in s) for axis in range(1, sample.ndim)]
+        out = sample.new_full((1, len(paths), steps, *wide), BLANKS.get(name, torch.nan))
+        for line, path in zip(out[0], paths, strict=True):
+            start = 0
+            for segment in path:
+                count = len(segment["mask"])
+                if name in segment and count:
+                    inner = (slice(size) for size in segment[name].shape[1:])
+                    line[(slice(start, start + count), *inner)] = segment[name]
+                start += count
+        return out
+
+    mixture = None
+    if "mixture tokens" in names:
+        mixture = Mixture(laid("mixture tokens"), laid("mixture weights"))
+    signals = {name.removeprefix("signal "): laid(name) for name in names if name.startswith("signal ")}
+    tokens = laid("tokens") if "tokens" in names else None
+    return Thoughts(laid("vectors"), laid("mask"), tokens, signals, mixture, laid("draws"), laid("places"))
+
+
+BLANKS = {
+    "vectors": 0, "mask": False, "tokens": -1, "draws": -1, "places": 0, "mixture tokens": -1, "mixture weights": 0,
+}  # fmt: skip
+
+
+def _loose(thoughts: Thoughts, draw: int) -> dict[str, Tensor]:
+    """What is known of the thoughts of one row [1, 1, step] that are there, by name, [thought, ...]."""
+    there = thoughts.mask
+    count = int(there.sum())
+    found = {
+        "vectors": thoughts.vectors[there],
+        "mask": there[there],
+        "draws": torch.full((count,), draw),
+        "places": torch.zeros(count, dtype=torch.long) if thoughts.places is None else thoughts.places[there],
+    }
+    if thoughts.tokens is not None:
+        found["tokens"] = thoughts.tokens[there]
+    if thoughts.mixture is not None:
+        found["mixture tokens"] = thoughts.mixture.tokens[there]
+        found["mixture weights"] = thoughts.mixture.weights[there]
+    return found | {f"signal {name}": value[there] for name, value in thoughts.signals.items()}

@@ -1,14 +1,14 @@
 """The one training loop: any method, any task, one process or many, whole or sharded (accelerate).
 
-Losses are means over examples, so a global batch cut into any micro-batches on any number of ranks has one gradient:
-each piece counts by its number of examples.
+Losses are means over what a method weighs (examples, unless it counts tokens), so a global batch cut into any
+micro-batches on any number of ranks has one gradient: each piece counts by its weight.
 """
 
 import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,19 +16,20 @@ from typing import Any, NoReturn
 import torch
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
-from . import runs
+from . import runs, stages
 from .checkpointing import checkpointed
 from .config import differences
 from .decoding import Decoding
 from .diagnostics import probe
 from .files import read_jsonl, whole, write_json, write_text
-from .launch import alike, gathered, gathered_module, launched
+from .launch import alike, gathered, gathered_module, launched, told
 from .methods import LatentMethod, Prompt
 from .packing import compiled
 from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
-from .prefixes import Prefixes
+from .prefixes import GIB, Prefixes
 from .tasks import Task
 
 
@@ -57,23 +58,23 @@ def train(method: LatentMethod, task: Task, config: TrainConfig, folder: str | P
     run.begin(done)
     if done == 0 and keeps(0, len(plan), config):
         run.keep()
-    stages, stage, epoch, cuts = method.stages(), None, "", []
+    legs, stage, epoch, cuts, rows = method.stages(), None, "", [], prompts
     shown: dict[str, Any] = {} if run.main else {"disable": True}  # disable=False would overrule TQDM_DISABLE
     progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
     way = checkpointed if config.gradient_checkpointing else compiled if config.compile else nullcontext
     layers = way(method.backbone.model)
-    with _stop_softly() as stop, progress as bar, layers:
+    with _stop_softly() as stop, progress as bar, layers, run.waking():
         for step in plan[done:]:
             if step.stage != stage:
                 stage = method.stage = step.stage
-                method.start(stage, prompts)
+                rows = run.enter(stage, prompts, within=step.epoch > 0 or step.place > 0)
             if epoch != f"{stage} {step.epoch}":
                 epoch = f"{stage} {step.epoch}"
-                cuts = batches(prompts, config, epoch)
+                cuts = batches(rows, config, epoch)
                 method.begin_epoch(step.stage, step.epoch)
-            if forgets(stages[step.stage], step):
+            if forgets(legs[step.stage], step):
                 run.forget()
-            batch = [prompts[i] for i in cuts[step.place]]
+            batch = [rows[i] for i in cuts[step.place]]
             values = run.step(batch, step)
             method.training_step = step.number
             stopping = run.agree(stop())
@@ -107,7 +108,7 @@ class _Run:
         if task.prompts is not None:
             self.setup["prompts"] = task.prompts.source
         self.setup["training"] = differences(config)
-        self.trained = [p for p in method.parameters() if p.requires_grad]  # sharding has made others of them
+        self.learned = method.learned()  # after sharding, which makes others of them
         self.main, self.world = self.accelerator.is_main_process, self.accelerator.num_processes
         self.launcher = f", launched with {self.world} processes again" if self.world > 1 else ""
         self.warned: set[str] = set()
@@ -117,7 +118,7 @@ class _Run:
         """Say what is trained, write the config, drop rows written after the checkpoint (they will be made again)."""
         if not self.main:
             return
-        trainable, total = (sum(p.numel() for p in some) for some in (self.trained, self.method.parameters()))
+        trainable, total = (sum(p.numel() for p in some) for some in (self.learned.values(), self.method.parameters()))
         where = f"{self.world} process{'es' * (self.world > 1)} ({self.accelerator.device.type})"
         print(
             f"training {self.method.name} on {self.method.backbone.name}: {trainable:,} trainable of {total:,} "
@@ -129,6 +130,49 @@ class _Run:
         if path.exists():
             rows = [row for row in read_jsonl(path, ("step",)) if row["step"] <= done]
             write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def enter(self, stage: int, prompts: list[Prompt], within: bool) -> Sequence[Prompt]:
+        """Let learn what learns in a stage; the prompts it trains on, made now, or `within` it found again.
+
+        All processes train on those of the main one.
+        """
+        self.rest(stages.at_rest(self.method, stage))
+        kept = stages.read(self.folder, stage, prompts) if within and self.main else None
+        kept = told(self.accelerator, kept)
+        if kept is None:
+            self.method.eval()
+            torch.manual_seed(self.config.seed * 1_000_003 - 1 - stage)
+            with torch.no_grad(), gathered_module(self.model):
+                made = stages.checked(self.method.start(stage, prompts), prompts, self.method)
+            if made is prompts:
+                return prompts
+            if within:
+                raise ValueError(
+                    f"{stages.path(self.folder, stage)} with the prompts that this stage was trained on is gone; put "
+                    "it back, or train in another folder"
+                )
+            kept = told(self.accelerator, stages.packed(made) if self.main else None)
+            if self.main:
+                stages.write(self.folder, stage, kept)
+        return stages.unpacked(kept, prompts)
+
+    def rest(self, names: frozenset[str]) -> None:
+        """Let these parameters rest, and all others that are trained learn."""
+        backbone = self.method.backbone
+        if names != self.method.resting:  # what was read with other weights is forgotten
+            backbone.prefixes = Prefixes(backbone.prefixes.mode, backbone.prefixes.budget / GIB)
+        self.method.resting = names
+        if not isinstance(self.model, FSDPModule):  # sharded ones keep what they were wrapped as
+            for name, parameter in self.learned.items():
+                parameter.requires_grad_(name not in names)
+
+    @contextmanager
+    def waking(self) -> Iterator[None]:
+        """However it ends, nothing rests behind it."""
+        try:
+            yield
+        finally:
+            self.rest(frozenset())
 
     def agree(self, flag: bool) -> bool:
         """Whether any process says so: a signal may reach them at different steps."""
@@ -143,17 +187,18 @@ class _Run:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * step.rate
         world, rank, device = self.world, self.accelerator.process_index, self.accelerator.device
-        mine = cut(batch, rank, world, self.config.micro_batch)
+        mine, whole_weight = cut(batch, rank, world, self.config.micro_batch), self.method.weigh(batch, step.stage)
         torch.manual_seed(self.config.seed * 1_000_003 + step.number * world + rank)  # so a resumed run draws the same
         precision = torch.autocast(device.type, torch.bfloat16, enabled=self.config.mixed_precision == "bf16")
         sums: dict[str, Tensor] = {}
         warnings: dict[str, Tensor] = {}
         self.method.train()
         for number, piece in enumerate(mine):
-            weight = len(piece) / len(batch)
+            # a process without a share of a small batch still has to meet the others: weight 0
+            weight = self.method.weigh(piece, step.stage) / whole_weight if piece and whole_weight else 0.0
             last = number + 1 == len(mine)
             with nullcontext() if last else self.accelerator.no_sync(self.model):
-                with precision:  # a process without a share of a small batch still has to meet the others: weight 0
+                with precision:
                     losses = self.model(piece or batch[:1], step.stage)
                 # data-parallel wrappers average gradients over ranks: `world` turns that into the sum of the shares
                 self.accelerator.backward(losses.total * weight * world)
@@ -161,7 +206,10 @@ class _Run:
                 sums[name] = sums.get(name, 0) + value.detach() * weight
             for sentence, flag in losses.warnings.items():
                 warnings[sentence] = warnings.get(sentence, flag) | flag
-        norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.trained, self.config.clip))
+        for name in self.method.resting:  # sharded ones may have got a gradient all the same
+            self.learned[name].grad = None
+        learning = [p for name, p in self.learned.items() if name not in self.method.resting]
+        norm = torch.as_tensor(self.accelerator.clip_grad_norm_(learning, self.config.clip))
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -212,12 +260,15 @@ class _Run:
         self.method.eval()
         with gathered_module(self.model):
             thoughts = self.method.think(self.probes)
-            if not thoughts.vectors.shape[2] or not bool(thoughts.mask.all()):
-                return {}  # ragged or no thoughts: the store's diagnostics handle those
-            if not bool(thoughts.vectors.isfinite().all()):
-                self.fail("thoughts of the probe set are no longer finite", number)
-            vectors = thoughts.vectors[:, 0].float().cpu().clone()  # they may be a view of weights
-        return probe(vectors.numpy())
+            vectors, mask = (
+                thoughts.vectors[:, 0].float().cpu().clone(),
+                thoughts.mask[:, 0].cpu(),
+            )  # not views of weights
+        if not bool(vectors[mask].isfinite().all()):
+            self.fail("thoughts of the probe set are no longer finite", number)
+        if not bool((mask.sum(0) > 1).any()):
+            return {}  # nothing that two questions have
+        return probe(vectors.numpy(), mask.numpy())
 
     @torch.no_grad()
     def accuracy(self) -> float:
@@ -235,7 +286,7 @@ class _Run:
 
     def save(self, done: int) -> None:
         """Everything needed to go on exactly here, as one file that is whole or absent."""
-        weights = self.sound_weights(done)
+        weights = self.sound_weights(done, all_learned=True)
         states = [optimizer.state_dict() for optimizer in self.optimizers]
         for state in states:
             state["state"] = {i: {k: gathered(v) for k, v in kept.items()} for i, kept in state["state"].items()}
@@ -257,13 +308,17 @@ class _Run:
         if self.main:
             runs.save_weights(self.method, self.folder, weights, snapshot=True)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The trainable weights, whole; every process must ask, since sharded ones are gathered from all."""
-        return {name: gathered(p.detach()) for name, p in self.method.named_parameters() if p.requires_grad}
+    def weights(self, all_learned: bool = False) -> dict[str, Tensor]:
+        """What a weights file holds, or with `all_learned` all that training goes on from; every process must ask.
 
-    def sound_weights(self, number: int) -> dict[str, Tensor]:
+        Sharded ones are gathered from all, and whole.
+        """
+        named = self.learned | self.method.saved() if all_learned else self.method.saved()
+        return {name: gathered(value.detach()) for name, value in named.items()}
+
+    def sound_weights(self, number: int, all_learned: bool = False) -> dict[str, Tensor]:
         """The weights now; training fails where one is not finite, which the loss of those before did not show yet."""
-        weights = self.weights()
+        weights = self.weights(all_learned)
         bad = next((name for name, value in weights.items() if not bool(value.isfinite().all())), None)
         if bad is not None:
             self.fail(f"weight {bad} is no longer finite", number)
@@ -279,7 +334,7 @@ class _Run:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         if _decisive(json.loads(saved["setup"])) != _decisive(self.setup):
             raise ValueError(f"{path} belongs to other settings ({saved['setup']}); resume with those")
-        own = dict(self.method.named_parameters())
+        own = self.learned | self.method.saved()
         for name, value in saved["weights"].items():
             own[name].data.copy_(alike(value, own[name]))
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
@@ -298,7 +353,7 @@ class _Run:
             seconds = time.time() - self.started
             result = {
                 "steps": self.steps,
-                "trainable_parameters": sum(p.numel() for p in self.trained),
+                "trainable_parameters": sum(p.numel() for p in self.learned.values()),
                 "seconds": round(seconds, 2),
                 "seconds_per_step": seconds / self.steps,
                 "world_size": self.world,

@@ -319,7 +319,8 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
 
 def _method(setting: Setting, cell: Cell, task: Task, folder: Path) -> LatentMethod:
     """The cell's method, trained if it should be."""
-    backbone = Backbone.load(setting.backbone, revision=setting.revision)
+    whole = choose("method", cell.method, METHODS).needs == "model"
+    backbone = Backbone.load(setting.backbone, revision=setting.revision, weights=whole)
     if (folder / "weights.safetensors").exists():
         return load_method(folder, backbone)
     options = choose("method", cell.method, METHODS).Config(**cell.options)

@@ -163,7 +163,7 @@ class LatentMethod(nn.Module, ABC):
         """
         return prompts
 
-    def weigh(self, prompts: Sequence[Prompt], stage: int = 0) -> float:
+    def weigh(self, prompts: Sequence[Prompt], stage: int = 0) -> int | float:
         """What the loss of these prompts is a mean over: examples, unless a method counts tokens.
 
         The weight of a batch must be the sum of its parts'.

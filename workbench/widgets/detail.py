@@ -10,6 +10,7 @@ import xarray as xr
 from ..diagnostics.neighbours import nearest_rows
 from ..figures.look import plain
 from ..store import DRAW
+from ..within import marked
 from .views import escaped, table_html
 
 MOST_ANSWERS = 4  # of a question's that are written out
@@ -56,26 +57,31 @@ def question_html(store: xr.Dataset, example: str) -> str:
 def answers_html(store: xr.Dataset, example: str, path: int = 0) -> str:
     """What one path's thoughts were answered with, beside the gold answer."""
     one = store.sel(example=example).isel(path=path)
-    texts, read, right = (one[name].values.tolist() for name in ("text", "prediction", "correct"))
+    texts = [marked(store, example, path, draw) for draw in range(min(store.sizes["draw"], MOST_ANSWERS))]
+    read, right = (one[name].values.tolist() for name in ("prediction", "correct"))
     gold = escaped(one["gold"].item())
     parts = []
-    for text, answer, is_right in list(zip(texts, read, right, strict=True))[:MOST_ANSWERS]:
+    for text, answer, is_right in zip(texts, read, right, strict=False):
         mark = '<b class="wb-right">✓ right</b>' if is_right else '<b class="wb-wrong">✗ wrong</b>'
         said = f"answered <b>{escaped(answer)}</b>" if answer else "no answer could be read"
         parts.append(f'<p>{mark}: {said}, gold is <b>{gold}</b></p><p class="wb-quote">{escaped(text)}</p>')
-    more = len(texts) - len(parts)
+    more = len(read) - len(parts)
     parts += [f'<p class="wb-soft">and {more} answers more</p>'] * bool(more)
     return f"<h3>Answer</h3>{''.join(parts)}"
 
 
 def thought_rows(store: xr.Dataset, example: str, path: int = 0) -> pd.DataFrame:
-    """A row per thought of one path: slot (its step), length (of the vector), its signals, and what it reads as, where
-    the store says so."""
+    """A row per thought of one path: slot (its step), where it stands (if some stand within answers), length (of the
+    vector), its signals, and what it reads as, where the store says so."""
     one = store.sel(example=example).isel(path=path)
     mask = one["mask"].values
     steps = np.flatnonzero(mask)
     vectors = one["thought"].transpose("step", "feature").values[steps].astype(np.float64)
     table = pd.DataFrame({"slot": steps, "length": np.linalg.norm(vectors, axis=1)})
+    if "thought_draw" in one:
+        where = zip(one["thought_draw"].values[steps], one["thought_place"].values[steps], strict=True)
+        said = ["before the answers" if d < 0 else f"answer {d}, behind {p} tokens" for d, p in where]
+        table.insert(1, "stands", said)
     for name in sorted(str(key) for key in one.data_vars if str(key).startswith("signal_")):
         table[plain(name)] = one[name].values[steps].astype(float)
     for kind, score in (("lens", "probability"), ("near", "cosine")):

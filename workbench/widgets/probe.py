@@ -15,6 +15,7 @@ from ..diagnostics.inputs import path_thoughts
 from ..figures import thought_map
 from ..projection import labelled as labelled_thoughts
 from ..projection import placed, project
+from ..within import before_answers
 from .views import Picture, Piece, Table, View, checked, escaped, framed, labelled, notice, pane, said, when
 
 KINDS = {
@@ -79,7 +80,7 @@ class Probe(View):
         if found is None:
             self.box.children = (notice(self.remarks),)
             return
-        self.store = found
+        self.store = found = before_answers(found)  # those within an answer are made while it is written
         self.ids = found["example"].values.astype(str).tolist()
         self.question = self.ids[0] if question is None else question
         self.other = self.ids[1] if len(self.ids) > 1 else self.ids[0]
