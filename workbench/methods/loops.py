@@ -71,7 +71,7 @@ class Filled:
         if self.logits is None:
             raise ValueError("these rows were filled without labels; give fill(..., labels=) the ids to predict")
         return F.cross_entropy(
-            self.logits.float().transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
+            _wide(self.logits).transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
         )
 
     @property
@@ -133,7 +133,7 @@ def fill(
         logits.append(out.logits[:, torch.searchsorted(asked, at).to(device)])
         if more:
             going, last = latent[:, end].nonzero()[:, 0].to(device), before.to(device)
-            found = out.logits[going, torch.searchsorted(asked, before).to(device)].float()
+            found = _wide(out.logits[going, torch.searchsorted(asked, before).to(device)])
             others = {index: states[going, last] for index, states in out.layers.items()}
             number = latent[:, :end].sum(1).to(device)[going]
             made = step(State(out.hidden[going, last], found, going, number, layers=others))
@@ -207,3 +207,8 @@ def _own_attention(reads: Sequence[Bool[Tensor, "_ _"]], laid: _Laid) -> Bool[Te
     for square, at, own in zip(out, laid.at, reads, strict=True):
         square[at[:, None], at] = own
     return out[:, None]
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """In float32, or in what is wider."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

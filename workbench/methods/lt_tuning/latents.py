@@ -17,11 +17,12 @@ def expected_word(
     """Mean embedding of the next word's nucleus, the mark left out (specification: the paper's section on CPF).
 
     The nucleus is the shortest beginning of the likeliest words whose mass reaches `top_p`; `exclusive` leaves out the
-    word that crosses it, as the released code does. The likeliest always stays. Softmax and mean are taken in float32;
+    word that crosses it, as the released code does. The likeliest always stays. Softmax is taken in float32 at least;
     gradients run through probabilities and embeddings, not through the choice.
     """
     forbidden = torch.arange(logits.shape[-1], device=logits.device) == mark
-    p = (logits.float() / temperature).masked_fill(forbidden, -torch.inf).softmax(-1)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    p = (wide / temperature).masked_fill(forbidden, -torch.inf).softmax(-1)
     weights = p * _nucleus(p.detach(), top_p, exclusive)
     return (weights / weights.sum(-1, keepdim=True)).to(table.dtype) @ table
 
@@ -35,8 +36,8 @@ def _nucleus(p: Float[Tensor, "row vocabulary"], top_p: float, exclusive: bool) 
 
 
 def fused(
-    state: Float[Tensor, "row feature"], word: Float[Tensor, "row feature"], alpha: float
-) -> Float[Tensor, "row feature"]:
+    state: Float[Tensor, "*_ feature"], word: Float[Tensor, "*_ feature"], alpha: float
+) -> Float[Tensor, "*_ feature"]:
     """Context-Prediction Fusion: alpha state + (1 - alpha) word."""
     return alpha * state + (1 - alpha) * word
 

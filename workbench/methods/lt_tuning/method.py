@@ -89,7 +89,7 @@ class LTTuning(LatentMethod):
             likelihood = likelihood + 0 * sum(p.sum() for p in self.adapter.parameters())
         return Losses(likelihood, {"likelihood": likelihood})
 
-    def weigh(self, prompts: Sequence[Prompt], stage: int = 0) -> float:
+    def weigh(self, prompts: Sequence[Prompt], stage: int = 0) -> int | float:
         """Labels, or examples."""
         if self.config.likelihood_mean == "example":
             return len(prompts)
