@@ -142,8 +142,12 @@ def bench(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def check(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("what", type=Literal["lta-parity"], help="LTA-Thinker's generator, losses and gradients")
-    parser.add_argument("file", type=Path, help=".safetensors: inputs, weights, expectations (see workbench/check.py)")
+    from .checks import KINDS
+
+    about = "; ".join(f"{name}: {kind.about}" for name, kind in KINDS.items())
+    parser.add_argument("kind", type=Literal[tuple(KINDS)], help=about)
+    what = ".safetensors: inputs, weights, expectations (see workbench/check.py and workbench/checks/parts.py)"
+    parser.add_argument("file", type=Path, help=what)
     parser.add_argument("--json", action="store_true", help="print one JSON object: passed, tolerance, max_abs, notes")
 
 

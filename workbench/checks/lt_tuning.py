@@ -63,7 +63,12 @@ def _positions(case: Case, mark: int) -> None:
 
 def _method(file: Parts, case: Case, mark: int) -> LTTuning:
     """The method with the file's weights, as a case wants it."""
-    end = case.whole("end_id") if case.has("end_id") else 0
+    size = file.config.get("vocab_size")
+    if not isinstance(size, int) or not mark < size:
+        raise ValueError(
+            f"{file.path}: thinking_id is {mark}, no word of the config's vocab_size {str(size)[:40]}; mend it"
+        )
+    end = case.whole("end_id", 0, size) if case.has("end_id") else 0
     model = language_model(file, file.weights("model."), {mark: MARK}, end)
     config = LTTuningConfig(
         mode=MODES[case.whole("mode", 1, 3)],  # pyright: ignore[reportArgumentType]
@@ -72,12 +77,15 @@ def _method(file: Parts, case: Case, mark: int) -> LTTuning:
         top_p=case.number("top_p"),
         temperature=case.number("temperature"),
         nucleus="exclusive",
-        adapter=len(file.take("adapter.down.bias")) if case.flag("adapter") else 0,
+        adapter=len(file.shared().numbers("adapter.down.bias", "hidden")) if case.flag("adapter") else 0,
         test_thoughts=not (case.has("forbid_thinking") and case.flag("forbid_thinking")),
     )
     method = LTTuning(model, config)
     if method.adapter is not None:
-        method.adapter.load_state_dict(file.weights("adapter."))
+        shared = file.shared()
+        with torch.no_grad():
+            for name, parameter in method.adapter.named_parameters():
+                parameter.copy_(shared.numbers(f"adapter.{name}", *parameter.shape))
     return method.eval()
 
 
@@ -86,12 +94,15 @@ def _loss(case: Case, method: LTTuning) -> None:
     ids = case.ids("input_ids", "B", "L", high=vocabulary)
     mask = case.ids("attention_mask", "B", "L", high=2).bool()
     labels = case.ids("labels", "B", "L", low=-100, high=vocabulary)
-    case.ids("position_ids", "B", "L")  # 0, 1, ... on real places, as here
+    positions = case.ids("position_ids", "B", "L")
+    if not (positions == mask.cumsum(1) - 1)[mask].all():
+        raise ValueError(f"tensor '{case.prefix}position_ids' does not count a row's real places; give 0, 1, ... there")
     rows = [row[real] for row, real in zip(ids, mask, strict=True)]
     prompts = []
     for row, own in zip(rows, [row[real] for row, real in zip(labels, mask, strict=True)], strict=True):
-        asked = int((own == -100).sum())
-        none = row[:0]
+        asked, none = int((own == -100).sum()), row[:0]
+        if not torch.equal(own[asked:], row[asked:]):
+            raise ValueError(f"tensor '{case.prefix}labels' is not -100 on a question, then input_ids; give it so")
         prompts.append(Prompt(Example("", "", (), ""), row[:asked], none, row[asked:], none, (), none))
     loss = method.loss(prompts, len(method.stages()) - 1).total
     case.compare("loss", loss)
@@ -103,7 +114,9 @@ def _loss(case: Case, method: LTTuning) -> None:
     longer = [torch.cat([row.masked_fill(row == method.mark, LATENT), row[:1]]) for row in rows]
     everywhere = [torch.cat([torch.full((1,), -100), row[1:].clamp(min=0), row[:1]]) for row in rows]
     with torch.no_grad():
-        filled = fill(method.backbone, longer, method.maker(method.config.mode), labels=everywhere, layers=method.layers)
+        filled = fill(
+            method.backbone, longer, method.maker(method.config.mode), labels=everywhere, layers=method.layers
+        )
     inputs, logits = torch.zeros(*ids.shape, method.backbone.width), torch.zeros(*ids.shape, vocabulary)
     spread = torch.zeros(*filled.mask.shape, vocabulary)
     spread[:, filled.columns] = filled.logits  # pyright: ignore[reportArgumentType]

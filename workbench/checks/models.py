@@ -21,8 +21,9 @@ def language_model(
     """
     try:
         config = AutoConfig.for_model(**file.config)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        with torch.device("meta"):  # sizes only: whether the weights are of these is seen before any memory is taken
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    except Exception as error:  # what is in a config can make transformers raise anything
         reason = " ".join(str(error).split())[:100]
         raise ValueError(f"the config in {file.path} makes no causal language model ({reason}); mend it") from error
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
@@ -30,6 +31,7 @@ def language_model(
     if found != wanted:
         name, shape = sorted(set(found.items()) ^ set(wanted.items()))[0]
         raise ValueError(f"the weights in {file.path} do not fit its config: {name} {shape} is there on one side only")
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(weights, strict=False)  # rotations are buffers, which are computed
     model.generation_config.eos_token_id = end
     words = [(names or {}).get(number, f"w{number}") for number in range(config.vocab_size)]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import torch
@@ -45,7 +46,9 @@ class Parity:
 
         A difference that is not a number is null too: JSON has no word for it.
         """
-        finite = {k: v if v is not None and v == v and abs(v) != float("inf") else None for k, v in self.max_abs.items()}
+        finite = {
+            k: v if v is not None and v == v and abs(v) != float("inf") else None for k, v in self.max_abs.items()
+        }
         return {"passed": not self.wrong, "tolerance": self.tolerance, "max_abs": finite, "notes": list(self.notes)}
 
     def __str__(self) -> str:
@@ -62,9 +65,10 @@ class Parity:
             return None
         name, value = max(self.wrong.items(), key=lambda item: (item[1] is None, item[1] != item[1], item[1] or 0.0))
         how = "has another shape" if value is None else f"is off by {value:.1e}"
+        size = " of their size" if self.scales else ""
         return (
-            f"{len(self.wrong)} of {len(self.max_abs)} tensors differ by more than {self.tolerance:g} of their size, "
-            f"most of all {name}, which {how}; see whether the file's inputs are those of its expectations"
+            f"{len(self.wrong)} of {len(self.max_abs)} tensors differ by more than {self.tolerance:g}{size}, most of "
+            f"all {name[:100]}, which {how}; see whether the file's inputs are those of its expectations"
         )
 
 
@@ -91,7 +95,9 @@ class Parts:
         found = [match for name in self.tensors if (match := re.match(r"([^.]+)\.(\d+)\.", name))]
         strange = sorted({match[1] for match in found} - set(parts))
         # a shared tensor may be numbered too ("layers.0.q"): only what expects something is a part
-        strange = [one for one in strange if any(re.match(rf"{re.escape(one)}\.\d+\.expected\.", n) for n in self.tensors)]
+        strange = [
+            one for one in strange if any(re.match(rf"{re.escape(one)}\.\d+\.expected\.", n) for n in self.tensors)
+        ]
         if strange:
             raise ValueError(f"{path} has the part {strange[0][:40]!r}; known are {', '.join(parts)}")
         self.numbers = {(match[1], int(match[2])) for match in found if match[1] in parts}
@@ -102,7 +108,9 @@ class Parts:
         try:
             config = json.loads(about.get("config", "{}"))
         except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"the config in {self.path} is not JSON; give an object for AutoConfig.for_model") from error
+            raise ValueError(
+                f"the config in {self.path} is not JSON; give an object for AutoConfig.for_model"
+            ) from error
         if not isinstance(config, dict):
             raise ValueError(f"the config in {self.path} is no JSON object; give one for AutoConfig.for_model")
         return config
@@ -118,8 +126,9 @@ class Parts:
         return Case(self, "")
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
-        """All tensors whose names begin so, without that."""
-        found = {name.removeprefix(prefix): self.take(name) for name in self.tensors if name.startswith(prefix)}
+        """All tensors whose names begin so, without that: finite float32 numbers."""
+        shared = self.shared()
+        found = {n.removeprefix(prefix): shared.numbers(n, ...) for n in self.tensors if n.startswith(prefix)}
         if not found:
             raise ValueError(f"{self.path} lacks the tensors {prefix}*; a file of kind {self.kind!r} needs them")
         return found
@@ -147,8 +156,11 @@ class Case:
     def has(self, name: str) -> bool:
         return self.prefix + name in self.file.tensors
 
-    def numbers(self, name: str, *shape: str | int) -> Tensor:
-        """Finite float32 numbers of a shape, in which a letter stands for a size that is fixed where first seen."""
+    def numbers(self, name: str, *shape: str | int | EllipsisType) -> Tensor:
+        """Finite float32 numbers of a shape, in which a letter stands for a size that is fixed where first seen.
+
+        `...`: of whatever shape.
+        """
         tensor = self._shaped(name, shape)
         if tensor.dtype != torch.float32:
             raise ValueError(f"tensor {self.prefix + name!r} is {tensor.dtype}; give torch.float32")
@@ -183,6 +195,9 @@ class Case:
         expected = self.file.take(full)
         if not expected.double().isfinite().all():
             raise ValueError(f"tensor {full!r} holds numbers that are not finite; give what is expected")
+        if ours is not None and ours.is_floating_point() != expected.is_floating_point():
+            wanted = "torch.float32" if ours.is_floating_point() else "whole numbers (torch.int64)"
+            raise ValueError(f"tensor {full!r} is {expected.dtype}; give {wanted}")
         part = self.prefix.partition(".")[0]
         size = float(expected.double().abs().max()) if expected.numel() else 0.0
         self.file.scales[full] = max(1.0, size) * GROWING.get(part, 1.0)
@@ -201,8 +216,10 @@ class Case:
                 found = gradients[name]
                 self.compare(prefix + name, torch.zeros_like(self.file.tensors[full]) if found is None else found)
 
-    def _shaped(self, name: str, shape: tuple[str | int, ...]) -> Tensor:
+    def _shaped(self, name: str, shape: tuple[str | int | EllipsisType, ...]) -> Tensor:
         tensor = self.file.take(self.prefix + name)
+        if shape == (...,):
+            return tensor
         found = tuple(tensor.shape)
         needed = tuple(self.sizes.get(size, size) if isinstance(size, str) else size for size in shape)
         if len(found) != len(needed) or any(isinstance(n, int) and n != f for f, n in zip(found, needed, strict=True)):
