@@ -146,7 +146,9 @@ def test_places_are_drawn_up_to_the_cap_and_each_by_its_chance(cap, most):
         counts += own
     assert drawn(range(20), config, random.Random(7)) == drawn(range(20), config, random.Random(7))
     share = torch.tensor(counts).bincount(minlength=4) / len(counts)
-    torch.testing.assert_close(share, torch.tensor([0.2, 0.8 * 0.75, 0.8 * 0.25 * 0.75, 0.8 * 0.0625]), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        share, torch.tensor([0.2, 0.8 * 0.75, 0.8 * 0.25 * 0.75, 0.8 * 0.0625]), atol=0.02, rtol=0
+    )
     torch.testing.assert_close(used / 2000, torch.full((20,), most / 20), atol=0.06, rtol=0)
 
 
@@ -184,7 +186,9 @@ def test_each_example_draws_its_own_places_and_each_stage_anew(tiny, task):
 def test_other_placements(tiny, task):
     decode = tiny().tokenizer.decode
     for placement in ("arithmetic", "random", "fixed"):
-        method = tuned(tiny(), placement=placement, cap_fusion=1000, insert_fusion=1.0, again_fusion=0.0, fixed_thoughts=3)
+        method = tuned(
+            tiny(), placement=placement, cap_fusion=1000, insert_fusion=1.0, again_fusion=0.0, fixed_thoughts=3
+        )
         given = prompts(method, task, 6)
         found = method.start(LAST, given)
         for prompt, new in zip(given, found, strict=True):
@@ -243,7 +247,9 @@ def test_loss_and_gradients_are_those_of_plain_passes(tiny, task, family, stage,
     expected = plain_loss(method, batch, "hidden" if stage == 1 else "fusion")
     torch.testing.assert_close(loss, expected, atol=1e-9, rtol=1e-9)
     parameters = dict(method.named_parameters())
-    ours, theirs = (torch.autograd.grad(total, list(parameters.values()), allow_unused=True) for total in (loss, expected))
+    ours, theirs = (
+        torch.autograd.grad(total, list(parameters.values()), allow_unused=True) for total in (loss, expected)
+    )
     for name, a, b in zip(parameters, ours, theirs, strict=True):
         assert (a is None) == (b is None), name
         if a is not None and b is not None:

@@ -24,7 +24,6 @@ Any integer dtype does for indices, and any dtype for the mask (0 or 1) and the 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int

@@ -10,7 +10,6 @@ and nothing is detached: gradients run through the chain of thoughts and through
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int

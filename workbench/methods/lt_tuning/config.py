@@ -33,9 +33,9 @@ class LTTuningConfig:
     """Width of a bottleneck that thoughts pass through last; 0: none."""
     adapter_norm: bool = True
     """LayerNorm behind the bottleneck (as in the code, not in the paper)."""
-    placement: Literal["confidence", "arithmetic", "random", "fixed"] = "confidence"
+    placement: Literal["confidence", "arithmetic", "random", "fixed", "none"] = "confidence"
     """Where training rows get marks: before labels below the threshold, before digits and operators of the worked
-    steps, anywhere, or `fixed_thoughts` of them before the reply (which skips the stage of states)."""
+    steps, anywhere, `fixed_thoughts` of them before the reply, or nowhere (plain fine-tuning in the same stages)."""
     threshold: float = 0.7
     """Probability of a label below which a mark may stand before it."""
     threshold_fusion: float | None = None
@@ -84,7 +84,16 @@ class LTTuningConfig:
 
     def __post_init__(self) -> None:
         allowed(self)
-        shares = ("alpha", "insert", "insert_fusion", "again", "again_fusion", "warmup", "threshold", "threshold_fusion")
+        shares = (
+            "alpha",
+            "insert",
+            "insert_fusion",
+            "again",
+            "again_fusion",
+            "warmup",
+            "threshold",
+            "threshold_fusion",
+        )
         bounded(self, **dict.fromkeys(shares, (0, 1)), top_p=(1e-9, 1), temperature=(1e-6, 1e6), layer=(-4096, -1))
         bounded(self, cap=(0, 1e6), cap_fusion=(0, 1e6), most=(1, 64), fixed_thoughts=(1, 4096), adapter=(0, 1e6))
         bounded(self, forced_thoughts=(0, 4096), max_consecutive_thoughts=(0, 1e6), lora_rank=(0, 4096))
@@ -125,6 +134,8 @@ PRESETS = {
     "paper-3b": LTTuningConfig.paper_3b(),
     "paper-8b": LTTuningConfig.paper_8b(),
     "reference": LTTuningConfig.reference(),
+    # the same budget without any mark, in training or answers
+    "plain": LTTuningConfig(placement="none", test_thoughts=False),
     # the ablation's controls; without states six thoughts stand before the reply, without fusion all are states
     "without-stage-2": LTTuningConfig(placement="fixed", state_share=0.0),
     "without-stage-3": LTTuningConfig(mode="hidden"),

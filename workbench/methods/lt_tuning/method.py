@@ -66,7 +66,7 @@ class LTTuning(LatentMethod):
     def start(self, stage: int, prompts: Sequence[Prompt]) -> Sequence[Prompt]:
         """The same prompts with marks in their targets, where the model as it stands is unsure of the label."""
         name = self.stages()[stage].name
-        if name == PLAIN:
+        if name == PLAIN or self.config.placement == "none":
             return prompts
         config = self.config.of_last_stage() if name == LAST else self.config
         found = []
