@@ -34,10 +34,11 @@ ALLOWED = {
     "evidence": "config files tasks backbone methods store analysis runs",
     "figures": "files analysis runs",  # of runs: commit and versions, without torch
     "widgets": "files store analysis runs figures",
-    "checks": "files backbone methods",
+    "checks": "config files tasks backbone methods",
     "experiments": "config files places tasks backbone methods store analysis runs training evidence figures",
     "bench": "files places tasks backbone methods store analysis runs training evidence",
-    "commands": "config files tasks backbone methods store analysis runs training evidence figures checks experiments bench",
+    "commands": "config files tasks backbone methods store analysis runs training evidence figures checks experiments "
+    "bench",
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "analysis", "figures", "widgets")

@@ -154,7 +154,7 @@ def test_a_planted_error_fails(name, tmp_path, capsys):
     found = json.loads(out)
     assert not found["passed"]
     assert [key for key, value in found["max_abs"].items() if value > TOLERANCE] == [name]
-    assert f"1 of 10 tensors differ by more than 1e-05, most of all {name} by 3.0e-05; " in err
+    assert f"1 of 10 tensors differ by more than 1e-05, most of all {name}, which is off by 3.0e-05; " in err
     assert len(err.splitlines()) == 1
 
 

@@ -13,6 +13,7 @@ from workbench.evidence.collect import collect
 from workbench.methods import METHODS, Stage, Thoughts, build
 from workbench.methods.baselines import CoT, SoftPrompt
 from workbench.methods.coconut import CoconutConfig
+from workbench.methods.lt_tuning import LTTuningConfig
 from workbench.methods.lta_thinker import LTAThinkerConfig
 from workbench.methods.soft_thinking import SoftThinkingConfig
 from workbench.methods.softcot import SoftCoTConfig
@@ -48,6 +49,13 @@ VARIANTS = {
     "coconut reference": dataclasses.replace(CoconutConfig.reference(), likelihood_mean="example"),
     "coconut pause": CoconutConfig(feedback="pause", max_stage=1),
     "coconut any stage": CoconutConfig(uniform_prob=0.5, state_scale="embedding"),
+    "lt-tuning reference": LTTuningConfig.reference(),
+    "lt-tuning 8b": dataclasses.replace(LTTuningConfig.paper_8b(), adapter=8),
+    "lt-tuning scaled": LTTuningConfig(state_scale="embedding", likelihood_mean="example", placement="random"),
+    "lt-tuning soft": LTTuningConfig(mode="soft", placement="arithmetic", adapter=4, adapter_norm=False),
+    "lt-tuning forced": LTTuningConfig(placement="fixed", state_share=0.0, forced_thoughts=3),
+    "lt-tuning pause": LTTuningConfig(mode="pause", forced_thoughts=2, max_consecutive_thoughts=1),
+    "lt-tuning plain": LTTuningConfig(placement="none", test_thoughts=False),
 }
 
 
@@ -83,8 +91,10 @@ def test_batch_mates_change_no_thought_and_no_loss(method, prompts):
         assert not together.mask[k, :, count:].any()
     if method.stages():
         whole = method.loss(prompts).total
-        parts = torch.stack([method.loss([p]).total for p in prompts]).mean()
+        weights = torch.tensor([float(method.weigh([p])) for p in prompts])
+        parts = torch.stack([method.loss([p]).total for p in prompts]) @ weights / weights.sum()
         torch.testing.assert_close(whole, parts, atol=1e-5, rtol=1e-5)
+        assert method.weigh(prompts) == pytest.approx(weights.sum().item())
 
 
 def test_same_seed_same_thoughts(method, tiny, prompts):
@@ -99,7 +109,7 @@ def test_gradients_reach_all_that_is_trainable_and_nothing_else(method, prompts)
         return
     for stage in range(len(method.stages())):
         method.zero_grad()
-        losses = method.loss(prompts, stage)
+        losses = method.loss(method.start(stage, prompts), stage)
         assert torch.isfinite(losses.total)
         assert all(torch.isfinite(part) for part in losses.parts.values())
         losses.total.backward()

@@ -24,7 +24,6 @@ Any integer dtype does for indices, and any dtype for the mask (0 or 1) and the 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..methods.lta_thinker import LTAThinkerConfig, ThoughtBlock, alignment_loss, focus_loss, nearest_step
+from .parts import Parity
 
 TOLERANCE, EPS = 1e-5, 1e-6
 OUTPUTS = ("Z", "U")
@@ -44,43 +44,6 @@ NO_STEPS = (
     "no example has a step: the published code stops there with an index error, so L_focus and grad_focus are compared "
     "only if the file has them"
 )
-
-
-@dataclass(frozen=True)
-class Parity:
-    """The largest absolute difference of each expected tensor, by its name in the file, and what else is to be said."""
-
-    max_abs: dict[str, float]
-    notes: tuple[str, ...] = ()
-    tolerance: float = TOLERANCE
-
-    @property
-    def wrong(self) -> dict[str, float]:
-        """What differs by more than the tolerance, or is not a number."""
-        return {name: value for name, value in self.max_abs.items() if not value <= self.tolerance}
-
-    def to_dict(self) -> dict[str, Any]:
-        """What `--json` prints: {"passed": bool, "tolerance": float, "max_abs": {name: float}, "notes": [str]}."""
-        return {
-            "passed": not self.wrong, "tolerance": self.tolerance, "max_abs": self.max_abs, "notes": list(self.notes)
-        }  # fmt: skip
-
-    def __str__(self) -> str:
-        """A line `max_abs.NAME value` per tensor, then the notes."""
-        width = max(map(len, self.max_abs)) + len("max_abs.")
-        lines = [f"{'max_abs.' + name:{width}}  {value:.1e}" for name, value in self.max_abs.items()]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
-
-    @property
-    def complaint(self) -> str | None:
-        """What is wrong, in one sentence."""
-        if not self.wrong:
-            return None
-        name, value = max(self.wrong.items(), key=lambda item: (item[1] != item[1], item[1]))
-        return (
-            f"{len(self.wrong)} of {len(self.max_abs)} tensors differ by more than {self.tolerance:g}, most of all "
-            f"{name} by {value:.1e}; see whether the file's weights, eps and indices are those of its expectations"
-        )
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -98,6 +61,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from error
 
 
+def lta_parity_file(path: str | Path) -> Parity:
+    """`lta_parity` of a safetensors file."""
+    return lta_parity(read_tensors(path))
+
+
 def lta_parity(tensors: Mapping[str, Tensor]) -> Parity:
     """Run the published arithmetic on a parity file's inputs and compare with its expectations.
 
@@ -107,7 +75,7 @@ def lta_parity(tensors: Mapping[str, Tensor]) -> Parity:
     file = _File(tensors)
     case = _case(file)
     block, projection = _weights(file)
-    max_abs: dict[str, float] = {}
+    max_abs: dict[str, float | None] = {}
 
     def compare(name: str, ours: Tensor) -> None:
         real = case.mask if name in OUTPUTS else ...
@@ -133,7 +101,7 @@ def lta_parity(tensors: Mapping[str, Tensor]) -> Parity:
             spelled = file.find(f"grad_{kind}.", name)
             if spelled or (name in GRADIENTS and (kind == "align" or focused)):
                 compare(spelled or f"grad_{kind}.{name}", gradient)
-    return Parity(max_abs, _notes(file, focused))
+    return Parity(max_abs, _notes(file, focused), TOLERANCE)
 
 
 @dataclass(frozen=True)

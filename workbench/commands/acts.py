@@ -274,9 +274,9 @@ def bench(given: Namespace) -> None:
 
 def check(given: Namespace) -> int:
     """1 when the numbers differ, with a sentence on stderr."""
-    from ..checks.lta_parity import lta_parity, read_tensors
+    from ..checks import check
 
-    found = lta_parity(read_tensors(given.file))
+    found = check(given.kind, given.file)
     print(json.dumps(found.to_dict(), indent=2) if given.json else found)
     if found.complaint is None:
         return 0

@@ -6,14 +6,14 @@ can depend on what the line already names (a method brings its own), so each fun
 
 import re
 from argparse import SUPPRESS
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from ..config import choose
+from ..config import choose, differences
 from ..files import read_yaml, shown
 
 TASK = "arith-shift"  # trained and answered unless another is named
@@ -122,11 +122,22 @@ def _projection(parser: ArgumentParser) -> None:
 
 
 def experiment(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    from ..experiments import EXPERIMENTS, Setting
+    from ..experiments import EXPERIMENTS, Setting, default_setting
 
     parser.add_argument("name", type=Literal[tuple(EXPERIMENTS)], help=f"one of {', '.join(EXPERIMENTS)}")
     parser.add_class_arguments(Setting)
+    named = next((word for word in argv[1:] if word in EXPERIMENTS), None)
+    if named is not None:
+        parser.set_defaults(_flat(differences(default_setting(named))))
     parser.add_argument("--out", type=Path | None, default=None, help="folder; default data/runs/experiments/NAME")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def bench(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -142,8 +153,12 @@ def bench(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def check(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    parser.add_argument("what", type=Literal["lta-parity"], help="LTA-Thinker's generator, losses and gradients")
-    parser.add_argument("file", type=Path, help=".safetensors: inputs, weights, expectations (checks/lta_parity.py)")
+    from ..checks import KINDS
+
+    about = "; ".join(f"{name}: {kind.about}" for name, kind in KINDS.items())
+    parser.add_argument("kind", type=Literal[tuple(KINDS)], help=about)
+    what = ".safetensors: inputs, weights, expectations (workbench/checks)"
+    parser.add_argument("file", type=Path, help=what)
     parser.add_argument("--json", action="store_true", help="print one JSON object: passed, tolerance, max_abs, notes")
 
 

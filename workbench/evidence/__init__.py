@@ -3,6 +3,7 @@
     collect     `collect`: any method over examples, its thoughts and answers in a store
     asking      what is asked of it, checked before the first answer
     journal     what is answered so far, kept beside the store: a collection goes on where it was stopped
+    along       what a live model sees along its own answers: entropy, attention to thoughts
     changes     thoughts dropped, swapped between questions, averaged, noised, before they are answered with
     counter     counter-tests: what each change costs
     answering   a live model for `widgets.Probe`: one question answered behind thoughts that were moved by hand

@@ -1,7 +1,8 @@
 """Experiments: a grid of runs, their stores, one table with intervals, its figures and what they say.
 
 `experiment("loss-ablation")` runs one on the shipped backbone; a `Setting` names another backbone, task or budget. Each
-file is one experiment: its first line is the question, `cells` the grid, `report` what is made of the stores.
+file is one experiment: its first line is the question, `cells` the grid, `report` what is made of the stores, and
+`SETTING`, where it has one, what it runs on unless it is told.
 """
 
 from importlib import import_module
@@ -17,7 +18,7 @@ from .grid import Setting, run_cells
 from .report import Report, read, write
 from .tuning import tuned
 
-__all__ = ["EXPERIMENTS", "Report", "Setting", "experiment", "question", "shipped_report"]
+__all__ = ["EXPERIMENTS", "Report", "Setting", "default_setting", "experiment", "question", "shipped_report"]
 
 EXPERIMENTS = {  # name -> file in this folder
     "loss-ablation": "loss_ablation",
@@ -28,6 +29,7 @@ EXPERIMENTS = {  # name -> file in this folder
     "positive-step": "positive_step",
     "transfer": "transfer",
     "compare": "compare",
+    "lt-tuning": "lt_tuning",
 }
 
 
@@ -37,7 +39,7 @@ def experiment(name: str, setting: Setting | None = None, out: str | Path | None
     Started again it goes on where it stopped; a finished one is only read. Another setting needs another folder.
     """
     module = _module(name)
-    setting, console = setting or Setting(), Console()
+    setting, console = setting or default_setting(name), Console()
     out = Path(out) if out is not None else RUNS / "experiments" / name
     done = run_cells(setting, tuned(setting, module.cells(setting), out, console), out, console)
     report = module.report(setting, done)
@@ -51,6 +53,11 @@ def experiment(name: str, setting: Setting | None = None, out: str | Path | None
 def shipped_report(name: str) -> Report:
     """What the experiment found when it was run for this repository: table, figures, findings (data/experiments)."""
     return read(places.EXPERIMENTS / choose("experiment", name, {known: known for known in EXPERIMENTS}))
+
+
+def default_setting(name: str) -> Setting:
+    """What an experiment runs on unless it is told: its own `SETTING` where it has one."""
+    return getattr(_module(name), "SETTING", None) or Setting()
 
 
 def question(name: str) -> str:

@@ -73,7 +73,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Answers:
-    """One store of a cell: the trained task unless another is named, answered with thoughts as they are or changed."""
+    """One store of a cell: the trained task unless another is named, answered with thoughts as they are or changed.
+
+    `options`: of the method's options those that are others here, such as whether it may think at test; not such as
+    decide what its weights are.
+    """
 
     task: str | None = None
     data: str | None = None
@@ -82,6 +86,7 @@ class Answers:
     paths: int = 1
     draws: int = 1
     temperature: float | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -301,6 +306,7 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
     name, data = (setting.task, setting.data) if cell.task is None else (cell.task, cell.data)
     task = load_task(name, data, prompts=setting.prompts)
     method = _method(setting, cell, task, folder)
+    trained = method.config
     for name, asked in cell.stores.items():
         path = folder / f"{name}.nc"
         if path.exists():
@@ -310,10 +316,12 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
         if asked.temperature is not None:
             decoding = replace(decoding, temperature=asked.temperature)
         examples = other.examples(asked.split, setting.questions)
+        method.config = replace(trained, **asked.options) if asked.options else trained
         collect(
             method, other, examples, split=asked.split, decoding=decoding, paths=asked.paths, draws=asked.draws,
             batch_size=setting.batch_size, seed=cell.seed, change=asked.change, out=path,
         )  # fmt: skip
+    method.config = trained
     if cell.measure is not None and not (folder / "measured.json").exists():
         write_json(folder / "measured.json", cell.measure(method, task))
 

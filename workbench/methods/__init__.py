@@ -6,7 +6,7 @@ import torch
 
 from ..backbone import Backbone, home
 from ..config import choose
-from . import baselines, coconut, lta_thinker, soft_thinking, softcot, softcot_pp
+from . import baselines, coconut, lt_tuning, lta_thinker, soft_thinking, softcot, softcot_pp
 from .base import METHODS, LatentMethod, Losses, Prompt, Stage, Thoughts
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "baselines",
     "build",
     "coconut",
+    "lt_tuning",
     "lta_thinker",
     "soft_thinking",
     "softcot",

@@ -7,10 +7,20 @@ Effective rank and cosine alone mislead: an untrained, nearly constant thought h
 one or two directions. Read them beside relative spread and accuracy. Statistics are functions of plain arrays (feature
 axis last): `cloud` has those of one cloud, `divergences` of two, `gaussianity` the tests, `thoughts` those that know
 examples and steps, `verdict` the judgement. `tables` makes tables of stores, `comparisons` of stores beside each other
-and beside their labels, `steps` of their positive steps; `streamed` is for stores larger than memory
-(`blocks` reads them, `cloud_sums` has their clouds).
+and beside their labels, `steps` of their positive steps, `chains` of thoughts step by step and within answers;
+`streamed` is for stores larger than memory (`blocks` reads them, `cloud_sums` has their clouds).
 """
 
+from .chains import (
+    CHAIN,
+    along_table,
+    chain_table,
+    difficulty,
+    difficulty_correlation,
+    difficulty_table,
+    distance_ratio,
+    thought_counts,
+)
 from .cloud import (
     Drift,
     active_units,
@@ -75,6 +85,7 @@ from .thoughts import VariancePart, probe, slot_cosines, variance_parts
 from .verdict import Thresholds, Verdict, collapse, glance
 
 __all__ = [
+    "CHAIN",
     "DIVERGENCES",
     "MEANINGS",
     "Drift",
@@ -89,8 +100,10 @@ __all__ = [
     "VariancePart",
     "Verdict",
     "active_units",
+    "along_table",
     "anisotropy",
     "bootstrap",
+    "chain_table",
     "choice_stability",
     "chosen_steps",
     "classifier_information",
@@ -98,6 +111,10 @@ __all__ = [
     "compression_rate",
     "covariance_eigenvalues",
     "describe",
+    "difficulty",
+    "difficulty_correlation",
+    "difficulty_table",
+    "distance_ratio",
     "divergence_table",
     "drift",
     "drift_table",
@@ -150,6 +167,7 @@ __all__ = [
     "step_choices",
     "step_scores",
     "step_table",
+    "thought_counts",
     "top_k_mass",
     "top_tokens",
     "variance_parts",
