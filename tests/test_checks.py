@@ -111,8 +111,12 @@ FAULTS: dict[str, tuple[str, Change]] = {  # what stderr says: the part that is 
     "'fusion.0.logits' has shape (3, 37), needed is (4, V)": ("fusion.0.", to("fusion.0.logits", lambda t: t[1:])),
     "'fusion.0.hidden' has shape (48,), needed is (R, d)": ("fusion.0.", to("fusion.0.hidden", lambda t: t.view(-1))),
     "'fusion.0.hidden' is torch.float16": ("fusion.0.", to("fusion.0.hidden", lambda t: t.half())),
-    "'positions.0.ids' is torch.float32; give whole numbers": ("positions.0.", to("positions.0.ids", lambda t: t.float())),
-    "'positions.0.ids' holds 99; give numbers from 0 to 36": ("positions.0.", to("positions.0.ids", lambda t: t * 0 + 99)),
+    "'positions.0.ids' is torch.float32; give whole numbers": (
+        "positions.0.", to("positions.0.ids", lambda t: t.float()),
+    ),
+    "'positions.0.ids' holds 99; give numbers from 0 to 36": (
+        "positions.0.", to("positions.0.ids", lambda t: t * 0 + 99),
+    ),
     "'positions.0.expected.once' is torch.float32": (
         "positions.0.", to("positions.0.expected.once", lambda t: t.float()),
     ),
@@ -170,7 +174,8 @@ def test_what_is_no_file_of_numbers_is_one_sentence(tmp_path, capsys):
     (tmp_path / "empty").write_bytes(b"")
     save_file({"a": torch.zeros(1)}, tmp_path / "bare")
     for given, sentence in (
-        (tmp_path / "nowhere", "no file at "), (tmp_path, "no file at "), (Path(__file__), "is not a safetensors file ("),
+        (tmp_path / "nowhere", "no file at "), (tmp_path, "no file at "),
+        (Path(__file__), "is not a safetensors file ("),
         (tmp_path / "empty", "is not a safetensors file ("), (tmp_path / "bare", "is of kind 'None'"),
     ):  # fmt: skip
         assert main(["check", "lt-tuning", str(given)]) == 2

@@ -65,15 +65,10 @@ def _pieces(states: Tensor, labels: Tensor, head: nn.Linear, piece: int):
 
 
 def _loss(states: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.cross_entropy(wide(F.linear(states.to(weight.dtype), weight, bias)), labels, reduction="none")
-
-
-def wide(logits: Float[Tensor, "*_"]) -> Float[Tensor, "*_"]:
-    """In float32, or as they are where that is wider."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(F.linear(states.to(weight.dtype), weight, bias).float(), labels, reduction="none")
 
 
 def _piece(states: Tensor, labels: Tensor, head: nn.Linear) -> tuple[Float[Tensor, "label"], Tensor]:
     """Losses of a piece and its logits in float32."""
-    logits = wide(F.linear(states.to(head.weight.dtype), head.weight, head.bias))
+    logits = F.linear(states.to(head.weight.dtype), head.weight, head.bias).float()
     return F.cross_entropy(logits, labels, reduction="none"), logits

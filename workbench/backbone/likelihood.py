@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from . import packing
 from .attention import shareable, slides
-from .label_losses import is_plain, label_losses, wide
+from .label_losses import is_plain, label_losses
 from .model import Backbone, pad
 
 UNLABELLED = -100  # stands for a label where nothing is to be predicted
@@ -96,7 +96,7 @@ def token_losses(
         asked, which = columns.unique(return_inverse=True)
         logits = backbone.run(embeds, mask, positions=places, logits_at=asked.to(backbone.device)).logits
         assert logits is not None
-        found = F.cross_entropy(wide(logits[owner, which]), wanted, reduction="none")
+        found = F.cross_entropy(logits[owner, which].float(), wanted, reduction="none")
         return found.split(counts)
     known = states(backbone, rows, reads=reads, positions=positions)
     before = [own[(place - 1).to(own.device)] for own, place in zip(known, at, strict=True)]
@@ -169,7 +169,7 @@ def _padded(
         at = torch.arange(first, embeds.shape[1], device=device)
         logits = backbone.run(embeds, mask, cache=cache, logits_at=at).logits
         assert logits is not None
-        return F.cross_entropy(wide(logits)[owner, columns], wanted, reduction="none")
+        return F.cross_entropy(logits.float()[owner, columns], wanted, reduction="none")
     states = backbone.run(embeds, mask, cache=cache).hidden
     assert states is not None
     return label_losses(states[owner, first + columns], wanted, backbone.model.get_output_embeddings())

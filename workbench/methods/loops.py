@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone import Backbone
-from ..backbone.label_losses import is_plain, label_losses, wide
+from ..backbone.label_losses import is_plain, label_losses
 from ..backbone.likelihood import UNLABELLED
 from ..backbone.thoughts import Made, State, Step, Stop, Thoughts
 from ..backbone.writing import write
@@ -59,7 +59,8 @@ class Filled:
     """Rows as the backbone read them, padded so that the first thoughts of all rows share a column, the second, ...
 
     embeds: the inputs, latent places filled. labels: what each position is to predict, `UNLABELLED` where nothing.
-    states: behind the final norm, at `columns`, where some row predicts a label; None without labels. own: the model's logits there, where they are more than the `head`'s product.
+    states: behind the final norm, at `columns`, where some row predicts a label; None without labels. own: the model's
+    logits there, where they are more than the `head`'s product.
     """
 
     embeds: Float[Tensor, "row position feature"]
@@ -82,7 +83,7 @@ class Filled:
             raise ValueError("these rows were filled without labels; give fill(..., labels=) the ids to predict")
         if self.own is not None:
             return F.cross_entropy(
-                wide(self.own).transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
+                self.own.float().transpose(1, 2), self.following, reduction="none", ignore_index=UNLABELLED
             )
         assert isinstance(self.head, nn.Linear)
         there = (self.following != UNLABELLED).nonzero(as_tuple=True)
@@ -153,7 +154,8 @@ def fill(
         if more:
             assert out.logits is not None
             going, last = latent[:, end].nonzero()[:, 0].to(device), before.to(device)
-            found = wide(out.logits[going, torch.searchsorted(asked, before).to(device)])
+            found = out.logits[going, torch.searchsorted(asked, before).to(device)]
+            found = found.to(torch.promote_types(found.dtype, torch.float32))
             others = {index: value[going, last] for index, value in out.layers.items()}
             number = latent[:, :end].sum(1).to(device)[going]
             made = step(State(out.hidden[going, last], found, going, number, layers=others))

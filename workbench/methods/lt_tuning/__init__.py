@@ -1,4 +1,4 @@
-"""LT-Tuning: the model decides when to think, and a thought is its state fused with what it predicts (arXiv 2602.10229).
+"""LT-Tuning: the model decides when to think; a thought is its state fused with what it predicts (arXiv 2602.10229).
 
     e = sum_v q_v E_v                 q: the next word's nucleus, the mark left out
     z = alpha h + (1 - alpha) e       h: a layer's state at the position before      (Context-Prediction Fusion)
