@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from workbench import runs
 from workbench.backbone import Backbone, Completion, Decoding
 from workbench.evidence.collect import collect
 from workbench.methods import Thoughts, build
@@ -94,7 +93,7 @@ def test_each_path_is_answered_behind_its_own_thoughts(tiny, monkeypatch):
 def test_a_store_says_the_code_of_its_own_time(tiny, monkeypatch):
     """A notebook may load changed code again: what was asked once is not what a later store comes from."""
     commits, task = iter(["abc", "def"]), load_task("arith")
-    monkeypatch.setattr(runs, "commit", lambda: next(commits))
+    monkeypatch.setattr("workbench.runs.origin.commit", lambda: next(commits))
     method = build("cot", tiny())
     stores = [collect(method, task, task.examples("dev", 1), decoding=Decoding(1)) for _ in range(2)]
     assert [store.attrs["commit"] for store in stores] == ["abc", "def"]

@@ -8,8 +8,8 @@ from families import FAMILIES, NAMES, TODAY, Name, family, save
 from torch.nn import functional as F
 from transformers.utils import chat_template_utils
 
-from workbench import backbone as backbones
 from workbench.backbone import SLOT, Backbone, Decoding, decoding
+from workbench.backbone import model as backbone_model
 from workbench.evidence.collect import collect
 from workbench.methods import Thoughts, build
 from workbench.tasks import Example, Task, prompts
@@ -238,7 +238,7 @@ def test_the_padding_token_is_explicit(name, pad, tmp_path):
 
 
 def test_families_go_by_one_set_of_names():
-    assert set(backbones.FAMILIES) == set(decoding.PUBLISHED) == set(prompts.FAMILIES)
+    assert set(backbone_model.FAMILIES) == set(decoding.PUBLISHED) == set(prompts.FAMILIES)
     found = {name: family(name).family for name in NAMES}
     llamas = {"llama-3.1": "llama", "llama-3.2": "llama"}
     assert found == {"qwen3": "qwen3", "qwen2.5": "qwen2.5", **llamas, "plain": "other", "sentences": "other"}

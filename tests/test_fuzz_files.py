@@ -180,9 +180,7 @@ def told(argv: list[str], capsys: pytest.CaptureFixture[str], case: object = "")
 # ------------------------------------------------------------------------------------------------------ text formats
 
 
-@pytest.mark.parametrize(
-    "text", [*DEEP, "9" * 5000, "[1e999]", '{"a": 1, "a": 2}', '"\\ud800"', "", "nul", "[1,", "\0"]
-)
+@pytest.mark.parametrize("text", [*DEEP, "9" * 5000, "[1e999]", '{"a": 1, "a": 2}', '"\\ud800"', "", "nul", "[1,"])
 def test_json_that_is_none_is_refused_in_a_few_words(text, tmp_path):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"a\.json is not JSON \(.{5,200}\); give a JSON file$"):
@@ -198,7 +196,7 @@ def test_json_of_any_editor_is_read(tmp_path):
     assert (first, second, fourth) == (1, 2.5, "😀")
     assert third != third
     (tmp_path / "b.json").write_bytes('{"a": "ü"}'.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"b\.json is not UTF-8 text; give a JSON file$"):
+    with pytest.raises(ValueError, match=r"b\.json is not UTF-8 text; save it as UTF-8, or give a JSON file$"):
         read_json(tmp_path / "b.json")
 
 

@@ -220,6 +220,7 @@ def test_what_can_be_known_is_known_before_anything_is_thought(what, tiny):
     assert len(str(error.value)) < 300
 
 
+@pytest.mark.filterwarnings("ignore:.* are unknown to backbone")
 def test_labels_of_any_other_kind_come_back(tiny, tmp_path):
     labels = {"a b": True, "é.x": "\ud800", "n": 1.5, "big": 2**62, "numpy": np.float32(2), "answer": "x"}
     examples = [replace(ONE, id=name, labels=labels) for name in ("a", "b")]
@@ -258,6 +259,7 @@ def test_the_command_line_says_it_too(tiny_folder, tmp_path, capsys):
     assert "--decoding.top_p changes nothing while decoding is greedy" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:.* are unknown to backbone")
 def test_the_split_is_the_one_that_the_examples_were_given_as(tiny):
     task, method = load_task("arith"), build("cot", tiny())
     dev, test = task.examples("dev", 2), task.examples("test", 2)

@@ -76,7 +76,7 @@ def test_gsm8k_reads_a_folder_and_a_file(tmp_path):
 
 def test_what_is_no_text_is_one_sentence(tmp_path):
     (tmp_path / "test.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match=r"test\.jsonl is not UTF-8 text; give a JSONL file$"):
+    with pytest.raises(ValueError, match=r"test\.jsonl is not UTF-8 text; save it as UTF-8, or give a JSONL file$"):
         load_task("gsm8k", str(tmp_path)).examples("test")
 
 

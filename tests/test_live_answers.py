@@ -32,7 +32,7 @@ def test_unchanged_thoughts_are_answered_as_in_the_store(method, task, store):
 
 
 def test_a_row_is_before_thoughts_after(method, task, store):
-    name = store["example"].values[0].item()
+    name = str(store["example"].values[0])
     example = next(example for example in task.examples("dev", 4) if example.id == name)
     prompt = method.render(example, task)
     backbone = method.backbone
@@ -68,7 +68,7 @@ def test_words_have_embeddings(method, task, store):
 
 def test_what_does_not_fit_is_one_sentence(method, task, store):
     answer = wb.answering(method, store, task=task)
-    name = store["example"].values[0].item()
+    name = str(store["example"].values[0])
     with pytest.raises(ValueError, match="no example 'x' here"):
         answer("x", np.zeros((1, 32)))
     with pytest.raises(ValueError, match=r"thoughts of shape \(1, 3\): give finite vectors \[step, 32\]"):

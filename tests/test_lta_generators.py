@@ -252,8 +252,9 @@ def test_a_slot_start_is_taken_and_must_fit(tiny, prompts):
             ValueError, match=rf"{count} slots from id {start} on do not fit into the {size} tokens of .*; give"
         ):
             build("lta-thinker", backbone, replace(config, slot_start=start, thoughts=count))
-    with pytest.raises(ValueError, match="3 slots from id -1 on do not fit into the 2 tokens"):
-        slot_ids(big_backbone(backbone.tokenizer, 2), 3)
+    count = size + 1
+    with pytest.raises(ValueError, match=f"{count} slots from id -1 on do not fit into the {size} tokens"):
+        slot_ids(backbone, count)
 
 
 @pytest.mark.parametrize("slots", ["learned", "token-ids"])

@@ -169,7 +169,7 @@ def test_a_direct_answer_is_the_first_behind_the_mark(tiny, task, monkeypatch, w
         return [[Completion(text, ids, False)] * draws for _ in rows]
 
     monkeypatch.setattr(Backbone, "generate", generate)
-    store = collect(build("direct", backbone), replace(task, answer_tokens=512), task.examples("dev", 2), draws=2)
+    store = collect(build("direct", backbone), replace(task, answer_tokens=512), task.examples("dev", 2))
     assert set(store["prediction"].values.flatten()) == {"17"}
     assert limits == [64]
     if "\n" in written.strip():

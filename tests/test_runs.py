@@ -16,7 +16,7 @@ def test_the_commit_is_that_of_the_code_and_says_when_it_has_changed(tmp_path, m
     code = tmp_path / "package" / "runs.py"
     code.parent.mkdir()
     code.write_text("first")
-    monkeypatch.setattr(runs, "__file__", str(code))
+    monkeypatch.setattr("workbench.runs.origin.__file__", str(code))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert runs.commit() == "unknown"  # no checkout
     git(tmp_path, "init")

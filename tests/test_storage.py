@@ -350,6 +350,7 @@ def test_a_run_without_metrics_is_still_a_run(stopped, tiny, task):
 # --------------------------------------------------------------------------------------------------------- small things
 
 
+@pytest.mark.filterwarnings("ignore:.* are unknown to backbone")
 @pytest.mark.parametrize("name", ["soft-prompt", "lta-thinker"])
 def test_one_question_is_enough_to_train(tiny, tmp_path, name):
     example = Example("one", "Ann has 2 plums and 1 more.", ("2 + 1 = 3",), "3")

@@ -113,7 +113,7 @@ def test_controls_and_traits_follow_each_other():
     control(inspector, ipw.Button, "Export").click()
     assert "nothing is selected" in inspector.said.value
     control(inspector, ipw.Button, "Load").click()
-    assert "No such file" in inspector.said.value
+    assert "no file at selection.csv" in inspector.said.value
 
 
 def test_a_question_is_told_with_all_the_store_knows():

@@ -18,7 +18,7 @@ def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
     """`known[name]`, or one sentence that lists the known names and the nearest one."""
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name[:MOST], known, n=1)
+    near = difflib.get_close_matches(str(name)[:MOST], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"unknown {kind} {quoted(name)}: use one of {', '.join(sorted(known))}{hint}")
 

@@ -7,6 +7,8 @@ the piece: the same two matrix products as ever and no third one to compute them
 trained hangs on how much each label counts, so that the logits of several pieces are computed again, one at a time.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -32,7 +34,7 @@ def label_losses(
         parts = list(_pieces(states, labels, head, piece))
         if len(parts) == 1:
             return _loss(*parts[0], head.weight, head.bias)
-        again = {"use_reentrant": False, "preserve_rng_state": False}
+        again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
         return torch.cat([checkpoint(_loss, part, wanted, head.weight, head.bias, **again) for part, wanted in parts])
     if not torch.is_grad_enabled() or not states.requires_grad:
         return torch.cat([_piece(part, wanted, head)[0] for part, wanted in _pieces(states, labels, head, piece)])

@@ -226,7 +226,11 @@ class Backbone(Texts, nn.Module):
 
         NaN for a model of shapes only (on the meta device).
         """
-        return torch.tensor(torch.nan) if self.table.is_meta else self.inputs().float().square().mean().sqrt()
+        return (
+            torch.tensor(torch.nan, device="cpu")
+            if self.table.is_meta
+            else self.inputs().float().square().mean().sqrt()
+        )
 
     def admit(self, length: int) -> None:
         """Rows of so many positions: a warning beyond the window, ValueError where the model has no such positions."""

@@ -206,7 +206,7 @@ def figures(given: Namespace) -> None:
         for path in figures.write_gallery(given.out, tuple(given.formats)):
             print(path)
         return
-    sidecar = given["from"]
+    sidecar, source = given["from"], {}
     if sidecar is not None:
         redrawn, source = figures.export.redrawn(sidecar)
         drawn = {sidecar.stem: redrawn}

@@ -29,7 +29,6 @@ EXPERIMENTS = {  # name -> file in this folder
     "positive-step": "positive_step",
     "transfer": "transfer",
     "compare": "compare",
-    "lt-tuning": "lt_tuning",
 }
 
 

@@ -210,13 +210,13 @@ def _runs(metrics: pd.DataFrame | Mapping[str, pd.DataFrame]) -> dict[str, pd.Da
         need(table, ["step"], "runs.read_metrics(run)")
         drawn = [name for name in table if name in ("step", "loss", *PROBES) or str(name).startswith("loss_")]
         for name in drawn:
-            values = table[name].dropna()
+            values: Any = table[name].dropna()
             if len(values) and not (_numeric(values) and np.isfinite(values.astype(float)).all()):
                 raise ValueError(
                     f"{shown(name)} of {shown(run) or 'this run'} holds what are no finite numbers: "
                     "give runs.read_metrics(run)"
                 )
-        if table["step"].isna().any():
+        if bool(np.any(table["step"].isna())):
             raise ValueError(f"a row of {shown(run) or 'this run'} has no step: give runs.read_metrics(run)")
     return runs
 

@@ -1,30 +1,26 @@
-"""One file per method. `METHODS` maps names to classes; `build` makes one on a backbone."""
+"""One file or folder per method. `METHODS` maps names to classes; `build` makes one on a backbone.
 
+    base        `LatentMethod`, and what it takes and gives: the page to read before writing one
+    loops       thought behind thought: `unroll`, and `fill` for training
+    mixtures    thoughts that are mixtures of words
+    trained     a copy of the backbone that is trained, whole or by LoRA
+    assistant   a language model beside the backbone that reads the question
+
+Every other file holds methods. All are imported here, so that what stands in one is registered: nothing names them.
+Imports config, tasks and backbone.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import torch
 
 from ..backbone import Backbone, home
 from ..config import choose
-from . import baselines, coconut, lt_tuning, lta_thinker, soft_thinking, softcot, softcot_pp
 from .base import METHODS, LatentMethod, Losses, Prompt, Stage, Thoughts
 
-__all__ = [
-    "METHODS",
-    "LatentMethod",
-    "Losses",
-    "Prompt",
-    "Stage",
-    "Thoughts",
-    "baselines",
-    "build",
-    "coconut",
-    "lt_tuning",
-    "lta_thinker",
-    "soft_thinking",
-    "softcot",
-    "softcot_pp",
-]
+__all__ = ["METHODS", "LatentMethod", "Losses", "Prompt", "Stage", "Thoughts", "build"]
 
 
 def build(name: str, backbone: Backbone, config: Any = None, *, seed: int = 0) -> LatentMethod:
@@ -37,3 +33,7 @@ def build(name: str, backbone: Backbone, config: Any = None, *, seed: int = 0) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(backbone, cls.Config() if config is None else config).to(device)
+
+
+for _name in sorted(found.name for found in iter_modules(__path__)):  # last: they may ask for what stands above
+    import_module(f".{_name}", __name__)

@@ -14,14 +14,14 @@ result.json           numbers, seconds and full provenance
     owners       which process trains in a folder, one at a time
     weights      `save_weights`, `load_method`, snapshots
     checkpoints  checkpoint.pt: everything to go on from, with checksums
-    provenance   command, commit, versions
+    origin       where a number comes from: command, commit, versions
 
 Imports config, files, places, and late, so that reading a run's table loads no torch, backbone and methods.
 """
 
 from .folder import RUNS, begun, metrics_row, read_config, read_metrics, refuse_run, start_training, write_config
+from .origin import PACKAGES, command, commit, provenance, versions
 from .owners import discard, elsewhere, ended, note_process, refuse, running, stop_training
-from .provenance import PACKAGES, command, commit, provenance, versions
 from .weights import describe_method, drop_snapshots, load_method, save_weights, snapshot_steps
 
 __all__ = [

@@ -72,7 +72,8 @@ def checksum(value: Any) -> str:
 def _pieces(value: Any) -> Iterator[str | memoryview]:
     if isinstance(value, Tensor):
         yield f"{value.dtype} {tuple(value.shape)}"
-        yield memoryview(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        numbers: Any = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        yield memoryview(numbers)
     elif isinstance(value, Mapping):
         yield "{"
         for key, inner in value.items():
@@ -104,7 +105,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     }
     content["digest"] = checksum(content)
     with lasting(folder / NAME) as temporary, open(temporary, "wb") as file:
-        into = _Keeping(file)
+        into: Any = _Keeping(file)  # as much of a file as torch asks for
         try:
             torch.save(content, into)
         except RuntimeError as error:  # torch says of a full disk that a position was unexpected

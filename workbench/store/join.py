@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .schema import DRAW, SAME, SIGNAL, STEP, VARIABLES, check
+from .schema import DRAW, PADDING, SAME, SIGNAL, STEP, VARIABLES, check
 
 
 def concat(datasets: Sequence[xr.Dataset], dim: Literal["example", "path", "draw"] = "example") -> xr.Dataset:
@@ -73,7 +73,7 @@ def _pad(dataset: xr.Dataset, longest: dict[str, int]) -> xr.Dataset:
         missing = size - dataset.sizes.get(dim, size)
         if missing:
             values: dict[str, Any] = {
-                str(name): _PADDING[VARIABLES.get(str(name), SIGNAL).dtype]
+                str(name): PADDING[VARIABLES.get(str(name), SIGNAL).dtype]
                 for name in dataset.data_vars
                 if dim in dataset[name].dims
             }

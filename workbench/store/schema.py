@@ -67,7 +67,7 @@ SAME = ("schema", "method", "config", "backbone", "task", "prompts", "training_s
 
 _DTYPES = {"float": "f", "int": "iu", "bool": "b", "text": "UOT", "any": "fiubUOT"}
 _SENTENCES = {"float": "floating point", "int": "integer", "bool": "bool", "text": "text", "any": "text or numbers"}
-_PADDING: dict[str, bool | int | float | str] = {"float": np.nan, "int": -1, "bool": False, "text": ""}
+PADDING: dict[str, bool | int | float | str] = {"float": np.nan, "int": -1, "bool": False, "text": ""}
 # ------------------------------------------------------------------------------------------------------------- check
 
 

@@ -55,7 +55,8 @@ def writable(path: str | Path) -> Path:
 def refused(path: str | Path, error: Exception) -> OSError:
     """One sentence for a file that could not be written."""
     shown = str(path) if len(str(path)) < 100 else f"...{str(path)[-97:]}"
-    why = (getattr(error, "strerror", None) or str(error))[:100]
+    cause = error.__cause__ or error  # `whole` has a sentence of its own
+    why = (getattr(cause, "strerror", None) or str(cause))[:100]
     return OSError(f"{shown!r} cannot be written ({why}): make room or give a folder to write in, and try again")
 
 

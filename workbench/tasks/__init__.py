@@ -1,6 +1,6 @@
 """What is asked: examples, and how an answer is read and judged.
 
-A task is five values and three functions; adding one is adding a file here and a line in `TASKS`.
+A task is five values and three functions; adding one is adding a file here and a line in `load_task`.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -26,6 +26,8 @@ def read_selections(points: pd.DataFrame, path: str | Path) -> tuple[dict[str, t
 
     Raises ValueError for a file that `write_selections` did not write.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"no file at {shown(path)}; give one that save_selections wrote")
     try:
         found = read_json(path)
         given = {name: [tuple(str(row[key]) for key in KEY) for row in rows] for name, rows in found.items()}

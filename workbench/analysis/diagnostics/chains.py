@@ -7,6 +7,8 @@
 Source of the questions asked: arXiv 2602.10229, sections 5.1 to 5.3. It gives pictures; the numbers are ours.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -159,7 +161,8 @@ def along_table(rows: pd.DataFrame, most: int = 400, least: int = 5) -> pd.DataF
     """
     found = []
     named = rows if "store" in rows else rows.assign(store="")
-    for (store, place), own in named[named["place"] < most].groupby(["store", "place"], sort=False):
+    groups: Any = named[named["place"] < most].groupby(["store", "place"], sort=False)
+    for (store, place), own in groups:
         for quantity in ALONG:
             values = own[quantity].dropna()
             if len(values) >= least:

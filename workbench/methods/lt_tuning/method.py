@@ -188,6 +188,7 @@ class LTTuning(LatentMethod):
                 closed = _thoughts_in_a_row(state) >= limit
                 mark = torch.arange(logits.shape[-1], device=logits.device) == self.mark
                 logits = logits.masked_fill(closed[:, None] & mark, -torch.inf)
+            assert state.written is not None
             word = pick(logits, decoding, state.chance, state.written)
             return replace(make(state), words=word.masked_fill(word == self.mark, -1))
 
