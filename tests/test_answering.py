@@ -60,7 +60,10 @@ def test_stores_that_share_too_little_still_have_accuracies(tmp_path, capsys):
             {"top_p": 1.0, "top_k": None},
         ),
         (["--decode", "published", *CAP, "--decoding.temperature", "0"], {"temperature": 0.0, "top_p": 0.8}),
-        ([*CAP, "--decoding.min_p", "0.1", "--decoding.repetition_penalty", "1.2"], {"min_p": 0.1, "top_k": None}),
+        (
+            [*CAP, "--decoding.temperature", "1", "--decoding.min_p", "0.1", "--decoding.repetition_penalty", "1.2"],
+            {"min_p": 0.1, "top_k": None},
+        ),
     ],
     ids=lambda options: " ".join(options) if isinstance(options, list) else "",
 )

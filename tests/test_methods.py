@@ -163,7 +163,7 @@ def test_a_direct_answer_is_the_first_behind_the_mark(tiny, task, monkeypatch, w
     backbone, limits = tiny(), []
     ids = tuple(backbone.tokenizer.encode(written))
 
-    def generate(self, rows, decoding, *, draws=1, seeds=None):
+    def generate(self, rows, decoding, *, draws=1, seeds=None, step=None, layers=()):
         limits.append(decoding.max_new_tokens)
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return [[Completion(text, ids, False)] * draws for _ in rows]
