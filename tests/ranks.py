@@ -77,3 +77,5 @@ def main(path: str, folder: Path, orders: dict) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
+    sys.stdout.flush()
+    os._exit(0)  # all is done; threads that torch has left can abort an interpreter that ends in its own time
