@@ -18,8 +18,9 @@ it is below them, and is undecided else. An undecided one is said with the seeds
 than 2 points.
 
 Chains of arith's worked steps have some 20 tokens, a tenth of GSM8K's, so at most four places of a chain get marks. The
-learning rate was the better of 3e-4 and 1e-3 on arith-shift's dev for plain and full alike (one seed, 64 steps). Where the setting's task is one of the
-small made ones, arith and arith-shift are both trained on, and each model answers both.
+learning rate was the better of 3e-4 and 1e-3 on arith-shift's dev for plain and full alike (one seed, 64 steps of 32).
+Where the setting's task is one of the small made ones, arith and arith-shift are both trained on, and each model answers
+both.
 """
 
 import math

@@ -26,7 +26,7 @@ def save(dataset: xr.Dataset, path: str | Path) -> Path:
     Characters netCDF text cannot hold become U+FFFD (NUL) and ? (lone surrogates). The file carries a checksum.
     """
     check(dataset)
-    path = writable(path)
+    path = sealed.writable(path)
     plain = dataset.transpose(*DIMENSIONS, missing_dims="ignore").drop_encoding()
     if "mixture_token" in plain:
         plain = plain.drop_vars("thought")
