@@ -17,8 +17,8 @@ below 2 points, and is undecided else. "A is no worse than B" holds if the inter
 it is below them, and is undecided else. An undecided one is said with the seeds at which its interval would be no wider
 than 2 points.
 
-Chains of arith's worked steps have some 20 tokens, a tenth of GSM8K's, so at most four places of a chain get marks. The
-learning rate was the better of 3e-4 and 1e-3 on arith-shift's dev for plain and full alike (one seed, 64 steps of 32).
+Worked steps of arith have some 20 tokens, a tenth of GSM8K's, so at most four places of a chain get marks. The
+learning rate is the better of 3e-4 and 1e-3 on arith-shift's dev for plain and full alike (one seed, 64 steps).
 Where the setting's task is one of the small made ones, arith and arith-shift are both trained on, and each model answers
 both.
 """
@@ -248,7 +248,7 @@ def _difficulty(arms: dict[str, list[Done]], task: str) -> list[str]:
             values.append(float(diagnostics.difficulty_correlation(store, by, answers)["spearman"].iloc[0]))
         known = np.array([value for value in values if np.isfinite(value)])
         if len(known) < 2:
-            said.append(f"{name}: no run has thoughts that differ in number")
+            said.append(f"{name}: fewer than two runs have thoughts that differ in number")
             continue
         one = crossed_interval(known[:, None])
         said.append(f"{name}: {one.mean:+.2f} [{one.low:+.2f}, {one.high:+.2f}] over {len(known)} seeds")
