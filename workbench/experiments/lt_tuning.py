@@ -19,8 +19,8 @@ than 2 points.
 
 Worked steps of arith have some 20 tokens, a tenth of GSM8K's, so at most four places of a chain get marks. The
 learning rate is the better of 3e-4 and 1e-3 on arith-shift's dev for plain and full alike (one seed, 64 steps).
-Where the setting's task is one of the small made ones, arith and arith-shift are both trained on, and each model answers
-both.
+Where the setting's task is one of the small made ones, arith and arith-shift are both trained on, and every model
+answers both.
 """
 
 import math
