@@ -126,8 +126,8 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
             rows += [{"compared": name, "domain": title, **vars(one)} for name, one in found.items()]
             findings += _judged(found, title, len(setting.seeds), trained=domain == "test")
         findings += _difficulty(arms, task)
-    chain, chain_runs = _stepwise(by[setting.task if setting.task in by else next(iter(by))])
-    seen, seen_runs = _along(by)
+    chain, chain_runs = _stepwise(by[setting.task])
+    seen, seen_runs = _along(by[setting.task])
     findings += _chains(chain)
     findings += _seen(seen)
     table, runs = joined(parts)
@@ -307,16 +307,16 @@ def _chains(table: pd.DataFrame) -> list[str]:
 
         def at(name: str, own: pd.Series = own) -> str:
             first, end = own.get((name, 0)), own.get((name, last))
-            return "none" if first is None or end is None else f"{first:.2f} to {end:.2f}"
+            return "" if first is None or end is None else f"{name.replace('_', ' ')} {first:.3g} to {end:.3g}"
 
         numbers = ("cosine", "centred_cosine", "effective_rank", "distance_ratio", "word_to_state")
-        said.append(f"{arm} " + ", ".join(f"{name.replace('_', ' ')} {at(name)}" for name in numbers))
+        said.append(f"{arm}: " + ", ".join(text for name in numbers if (text := at(name))))
     return [f"A chain from its first thought to its sixth ({table['task'].iloc[0]}): {'; '.join(said)}."]
 
 
-def _along(by: dict[str, dict[str, list[Done]]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Entropy and attention along answers, place by place, with intervals over seeds; of the last task."""
-    arms, parts = list(by.values())[-1], []
+def _along(arms: dict[str, list[Done]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Entropy and attention along answers, place by place, with intervals over seeds."""
+    parts = []
     for arm in (FULL, PAUSE):
         tables = {
             cell.folder: pd.DataFrame(cell.measured()["along"]).set_index(["quantity", "place"])["mean"].astype(float)
@@ -336,6 +336,6 @@ def _seen(table: pd.DataFrame) -> list[str]:
     said = []
     for arm in dict.fromkeys(table["arm"]):
         means = table[table["arm"] == arm].groupby("measure")["mean"].mean()
-        numbers = ", ".join(f"{_ALONG[name]} {means[name]:.2f}" for name in _ALONG if name in means)
+        numbers = ", ".join(f"{_ALONG[name]} {means[name]:.3g}" for name in _ALONG if name in means)
         said.append(f"{arm}: {numbers}")
     return [f"Along an answer, mean over its places ({table['task'].iloc[0]}): {'; '.join(said)}."]
