@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from workbench import bench as benchmarks
 from workbench.__main__ import main
 from workbench.bench import tables
 from workbench.bench.models import eight_billion, mid_size
-from workbench.bench.training import RUNGS, Rung, Shape, flops, reference_loss, training
+from workbench.bench.training import RUNGS, Rung, Shape, flops, reference_loss, training, training_thoughts
 from workbench.methods import build
 from workbench.methods.lta_thinker import LTAThinkerConfig
 
@@ -43,6 +44,14 @@ def test_the_result_has_every_rung_and_ratio(tiny):
 
 
 @pytest.mark.slow
+def test_training_with_thoughts_is_compared_with_plain_fine_tuning(tiny):
+    found = training_thoughts(tiny(), replace(SMALL, thoughts=2), batch_size=3, repeats=1, timer="cpu")
+    assert list(found["rungs"]) == ["plain", "longer", "thoughts"]
+    assert found["passes"] == 3
+    assert found["over_plain"] == found["rungs"]["thoughts"]["median"] / found["rungs"]["plain"]["median"]
+    assert found["over_longer"] == found["rungs"]["thoughts"]["median"] / found["rungs"]["longer"]["median"]
+
+
 def test_the_compiled_way_is_measured_when_asked_for(tiny, monkeypatch):
     """Whether it computes the same is asked in test_packing."""
     module, within = sys.modules[training.__module__], []

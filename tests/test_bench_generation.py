@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from workbench.bench.generation import collecting, generation, queueing
+from workbench.bench.generation import collecting, generation, queueing, writing_thoughts
 from workbench.bench.machine import copy_rate, description, matrix_rate
 
 CPU = torch.device("cpu")
@@ -45,6 +45,13 @@ def test_collecting_is_compared_with_writing_alone(tiny):
     found = collecting(tiny(), count=3, batch_size=2, repeats=1)
     checked(found["rungs"])
     assert found["over_generate"] == found["rungs"]["collect"]["median"] / found["rungs"]["generate"]["median"]
+
+
+def test_answers_with_thoughts_are_compared_with_plain_ones(tiny):
+    found = writing_thoughts(tiny(), questions=3, prompt=4, answer=6, every=2, repeats=1)
+    checked(found["rungs"])
+    assert list(found["rungs"]) == ["plain", "ready", "thoughts"]
+    assert found["over_plain"] == found["rungs"]["thoughts"]["median"] / found["rungs"]["plain"]["median"]
 
 
 def test_a_machine_has_rates_and_a_name():

@@ -8,15 +8,15 @@ import torch
 from ..backbone import Backbone
 from ..runs import provenance
 from .diagnostics import diagnostics
-from .generation import collecting, generation, queueing
+from .generation import collecting, generation, queueing, writing_thoughts
 from .machine import Timer, copy_rate, description, matrix_rate
 from .models import eight_billion, mid_size
 from .results import load, parts, ratio_table, shipped, ways
-from .training import Shape, training
+from .training import Shape, training, training_thoughts
 
 __all__ = [
     "bench", "collecting", "description", "diagnostics", "generation", "load", "mid_size", "parts", "queueing",
-    "ratio_table", "shipped", "tables", "training", "ways",
+    "ratio_table", "shipped", "tables", "training", "training_thoughts", "ways", "writing_thoughts",
 ]  # fmt: skip
 
 Part = Literal["training", "generation", "diagnostics"]
@@ -54,6 +54,7 @@ def bench(
     if "training" in parts and own is not None:
         shape, size = (ARITH, 32) if backbone is None else (Shape(), 8)
         found["training"] = training(own, shape, batch_size=size, repeats=repeats, timer=timer, compile=compile)
+        found["training"]["thoughts"] = training_thoughts(own, shape, repeats=repeats, timer=timer)
         if other is not None:
             found["training"][random] = training(
                 other, Shape(), batch_size=4, repeats=repeats, timer=timer, compile=compile
@@ -61,6 +62,7 @@ def bench(
     if "generation" in parts and own is not None:
         found["generation"] = generation(own, repeats=repeats, timer=timer)
         found["generation"]["queue"] = queueing(own, repeats=repeats, timer=timer)
+        found["generation"]["thoughts"] = writing_thoughts(own, repeats=repeats, timer=timer)
         if other is not None:
             found["generation"][random] = generation(other, repeats=repeats, timer=timer)
         found["collect"] = collecting(own, repeats=repeats, timer=timer)

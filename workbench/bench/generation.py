@@ -9,6 +9,8 @@
 Answers are of a fixed length here: nothing stops them. Caches can beat the floor where the model fits into them.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from ..backbone import Backbone, Decoding
 from ..backbone.generation import generate
+from ..backbone.thoughts import Made, State, Step
 from ..evidence.collect import collect
 from ..methods import build
+from ..methods.lt_tuning import LTTuning
 from ..tasks import load_task
 from .machine import Timer, alternating, copy_rate
 
@@ -88,6 +92,51 @@ def generation(
         "timer": timer,
         "rungs": rungs,
     }
+
+
+def writing_thoughts(
+    backbone: Backbone,
+    *,
+    questions: int = 16,
+    prompt: int = 100,
+    answer: int = 60,
+    every: int = 5,
+    repeats: int = 3,
+    seed: int = 0,
+    timer: Timer = "wall",
+) -> dict[str, Any]:
+    """Seconds for answers in which each row's every so many-th input is a thought of LT-Tuning, over plain decoding.
+
+    plain: as many inputs, words alone. ready: LT-Tuning's step where no row thinks. thoughts: rows think at places of
+    their own, so that some row does at nearly every input: the last layer's state is kept beside the output, and the
+    mean word of each row's nucleus needs its distribution sorted, over all rows.
+    """
+    method = build("lt-tuning", Endless(backbone.model, backbone.tokenizer, backbone.name))
+    assert isinstance(method, LTTuning)
+    own = Endless(method.backbone.model, method.backbone.tokenizer, backbone.name)
+    rows, decoding = _rows(own, [prompt + k for k in range(questions)], seed), Decoding(answer)
+    make, free = method.maker(method.config.mode), method.writing([], decoding)
+
+    def thinks(state: State) -> Made:
+        made = make(state)
+        place = state.rows if state.count is None else state.rows + state.count
+        return replace(made, words=state.logits.argmax(-1).masked_fill(place % every == 0, -1))
+
+    def ready(state: State) -> Made:
+        hidden = torch.arange(state.logits.shape[-1], device=state.logits.device) == method.mark
+        return free(replace(state, logits=state.logits.masked_fill(hidden, -torch.inf)))
+
+    def run(step: Step | None) -> None:
+        layers = () if step is None else method.layers
+        generate(own, rows, decoding, step=step, layers=layers)
+
+    ways = {"plain": None, "ready": ready, "thoughts": thinks}
+    with torch.no_grad():
+        rungs = alternating({name: partial(run, step) for name, step in ways.items()}, repeats, backbone.device, timer)
+    shape = {"questions": questions, "prompt": prompt, "answer": answer, "every": every}
+    over = rungs["thoughts"]["median"] / rungs["plain"]["median"]
+    more = {"over_plain": over, "over_plain_ready": rungs["ready"]["median"] / rungs["plain"]["median"]}
+    return {**more, "shape": shape, "repeats": repeats, "timer": timer, "rungs": rungs}
 
 
 def queueing(

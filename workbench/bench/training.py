@@ -20,7 +20,7 @@ same in all. Every rung computes the same gradients, which is checked before any
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ from ..backbone import Backbone, pad
 from ..backbone.packing import compiled
 from ..backbone.prefixes import Mode, Prefixes
 from ..methods import LatentMethod, Prompt, build
+from ..methods.lt_tuning import LTTuning, LTTuningConfig
 from ..methods.lta_thinker import LTAThinkerConfig
 from ..tasks import Example
 from ..training.plan import TrainConfig, batches
@@ -229,3 +230,38 @@ def _check(method: LatentMethod, batch: Sequence[Prompt], rungs: Sequence[Rung],
 
 def _inner(backbone: Backbone) -> int:
     return getattr(backbone.model.config, "intermediate_size", None) or 4 * backbone.width
+
+
+def training_thoughts(
+    backbone: Backbone, shape: Shape, *, batch_size: int = 16, repeats: int = 5, seed: int = 0, timer: Timer = "wall"
+) -> dict[str, Any]:
+    """Seconds of a step of LT-Tuning over those of plain fine-tuning on the same rows, and what they are spent on.
+
+    plain: rows without marks. longer: with as many words in the place of the marks, read at once: what longer rows
+    cost. thoughts: the marks' inputs are made, each from a pass that goes on from the one before: `passes` of them,
+    one more than the most thoughts that a row has, where plain fine-tuning has one.
+    """
+    options = LTTuningConfig(placement="random", cap_fusion=shape.thoughts, insert_fusion=1.0, again_fusion=0.0)
+    method = build("lt-tuning", backbone, options)
+    assert isinstance(method, LTTuning)
+    last, prompts = len(method.stages()) - 1, shape.prompts(backbone, batch_size, seed)
+    marked = list(method.start(last, prompts))
+    words = [replace(p, target=p.target.masked_fill(p.target == method.mark, 6)) for p in marked]
+    counts = [int((p.target == method.mark).sum()) for p in marked]
+
+    def step(rows: Sequence[Prompt]) -> None:
+        method.zero_grad()
+        method.loss(rows, last).total.backward()
+
+    ways = {"plain": prompts, "longer": words, "thoughts": marked}
+    rungs = alternating({name: partial(step, rows) for name, rows in ways.items()}, repeats, backbone.device, timer)
+    return {
+        "over_plain": rungs["thoughts"]["median"] / rungs["plain"]["median"],
+        "over_longer": rungs["thoughts"]["median"] / rungs["longer"]["median"],
+        "passes": 1 + max(counts),
+        "batch_size": batch_size,
+        "repeats": repeats,
+        "timer": timer,
+        "shape": vars(shape),
+        "rungs": rungs,
+    }

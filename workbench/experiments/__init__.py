@@ -29,6 +29,7 @@ EXPERIMENTS = {  # name -> file in this folder
     "positive-step": "positive_step",
     "transfer": "transfer",
     "compare": "compare",
+    "lt-tuning": "lt_tuning",
 }
 
 

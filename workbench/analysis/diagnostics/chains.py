@@ -33,7 +33,8 @@ ALONG = ("entropy", "mass", "share", "over_share")
 def chain_table(stores: Stores, path: int = 0, *, level: float | None = 0.95, seed: int = 0) -> pd.DataFrame:
     """Of the thoughts before the answers, step by step: store, statistic, step, mean, low, high, n, unit, meaning.
 
-    `CHAIN` says what the statistics are; word_to_state only where the store has the signals word_norm and state_norm.
+    `CHAIN` says what the statistics are; word_to_state only where the store has the signals word_norm
+    and state_norm and both are in the thoughts.
     Intervals are jackknives over questions, missing below 20. NaN where next to nothing differs between questions.
     """
     rows = []
@@ -71,7 +72,7 @@ def _of_step(
             "distance_ratio": distance_ratio(own),
             "length": float(np.linalg.norm(own, axis=-1).mean()),
         }
-        if word is not None and state is not None and (state[rows] > 0).all():
+        if word is not None and state is not None and (state[rows] > 0).all() and (word[rows] > 0).any():
             found["word_to_state"] = float((word[rows] / state[rows]).mean())
         return found
 

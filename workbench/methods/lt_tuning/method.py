@@ -190,6 +190,8 @@ class LTTuning(LatentMethod):
                 logits = logits.masked_fill(closed[:, None] & mark, -torch.inf)
             assert state.written is not None
             word = pick(logits, decoding, state.chance, state.written)
+            if not bool((word == self.mark).any()):  # mostly; the mean word of a nucleus is not looked for then
+                return Made(None, words=word)
             return replace(make(state), words=word.masked_fill(word == self.mark, -1))
 
         return step
