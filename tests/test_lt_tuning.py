@@ -1,32 +1,21 @@
 """LT-Tuning: what a thought is made of, where marks are put, loss and gradients of plain passes, answers that think."""
 
-import math
 import random
 from dataclasses import replace
-from io import BytesIO
-from pathlib import Path
 
 import pytest
 import torch
-from mean_read import rows
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from workbench import store
 from workbench.backbone import Backbone, Decoding
 from workbench.backbone.thoughts import Made, State
-from workbench.evidence.collect import collect
 from workbench.methods import Prompt, build
 from workbench.methods.loops import LATENT, fill
 from workbench.methods.lt_tuning import LTTuning, LTTuningConfig, expected_word, fused, inserted
 from workbench.methods.lt_tuning.config import PRESETS
 from workbench.methods.lt_tuning.places import candidates, drawn, label_probabilities
-from workbench.runs import load_method
 from workbench.tasks import Task, load_task
-from workbench.training import loop
-from workbench.training.loop import train
-from workbench.training.plan import TrainConfig
 
 FAMILIES = ("qwen3", "llama", "gpt2")
 LAST = 2  # of the stages
@@ -59,7 +48,7 @@ def marked(method: LTTuning, task: Task, *places: tuple[int, ...]) -> list[Promp
 
 PLACES = ((0, 0, 5), (), (3,), (7, 7, 2))  # at the reply's start and twice in a row, none, one, one and two
 
-# ---------------------------------------------------------------------------------- what thoughts are made of
+# -------------------------------------------------------------------------------------------- what thoughts are made of
 
 
 def test_the_expected_word_is_the_mean_of_the_nucleus():
@@ -125,7 +114,7 @@ def test_states_can_be_scaled_to_the_words_inputs(tiny, task):
     torch.testing.assert_close(sizes, method.scale.expand_as(sizes))
 
 
-# ---------------------------------------------------------------------------------- where marks are
+# ------------------------------------------------------------------------------------------------------ where marks are
 
 
 def test_probabilities_and_candidates():
@@ -439,71 +428,3 @@ def test_the_given_backbone_stays_as_it_is(tiny):
     assert torch.equal(method.backbone.table[method.mark], backbone.table[backbone.tokenizer.eos_token_id])
     for name, value in backbone.model.state_dict().items():
         assert torch.equal(value, before[name])
-
-
-# ----------------------------------------------------------------------------------------------------------- training
-
-SHORT = TrainConfig(examples=24, epochs=3, batch_size=8, optimizer="adamw", lr=1e-3, probe_every=100, save_every=2)
-EQUAL = {"plain_share": 0.25, "state_share": 0.5, "threshold": 0.9, "cap": 3, "cap_fusion": 3}
-
-
-def trained(backbone: Backbone, task: Task, folder: Path, resume: bool = False) -> dict[str, Tensor]:
-    train(build("lt-tuning", backbone, LTTuningConfig(**EQUAL), seed=1), task, SHORT, folder, resume=resume)
-    return load_file(folder / "weights.safetensors")
-
-
-def test_killed_in_the_middle_of_a_stage_it_goes_on_with_the_same_rows(tiny, task, tmp_path, monkeypatch):
-    """Marks were put where the model of the stage's beginning was unsure, which nothing but the run's folder knows."""
-    whole, step, asked = trained(tiny(), task, tmp_path / "whole"), loop._Run.step, LTTuning.start
-
-    def crash(self, batch, planned):
-        if planned.stage == 1 and planned.number == 6:
-            raise RuntimeError("killed")
-        return step(self, batch, planned)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "step", crash)
-        with pytest.raises(RuntimeError, match="killed"):
-            trained(tiny(), task, tmp_path / "parts")
-    assert not (tmp_path / "parts" / "weights.safetensors").exists()
-    stages = []
-
-    def told(self, stage, prompts):
-        stages.append(stage)
-        return asked(self, stage, prompts)
-
-    monkeypatch.setattr(LTTuning, "start", told)
-    parts = trained(tiny(), task, tmp_path / "parts", resume=True)
-    assert stages == [2]  # what the stage that was cut trains on is read, not made again
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
-    mark = LTTuning(tiny(), LTTuningConfig()).mark
-    kept = torch.load(BytesIO((tmp_path / "whole" / "stage1.pt").read_bytes()[16:]), weights_only=True)
-    assert any((row["target"] == mark).any() for row in kept)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_trains_and_answers(tiny, task, tmp_path, preset):
-    """One step of each stage, then answers by the rules of the preset."""
-    config = replace(PRESETS[preset], adapter=min(PRESETS[preset].adapter, 8), cap=3, cap_fusion=3)
-    method = build("lt-tuning", tiny(), config, seed=1)
-    before = method.backbone.table.detach().clone()
-    quick = TrainConfig(examples=4, epochs=1, batch_size=4, optimizer="adamw", lr=1e-3, probe_examples=2)
-    train(method, task, quick, tmp_path / "run")
-    assert len(rows(tmp_path / "run")) == len(method.stages())
-    assert all(math.isfinite(row["loss"]) for row in rows(tmp_path / "run"))
-    assert not torch.equal(before, method.backbone.table)
-    found = collect(method, task, task.examples("dev", 2), decoding=Decoding(6))
-    store.check(found)
-    again = load_method(tmp_path / "run", tiny())
-    assert isinstance(again, LTTuning)
-    assert again.config == config
-    same = collect(again, task, task.examples("dev", 2), decoding=Decoding(6))
-    assert (found["text"].values == same["text"].values).all()
-
-
-def test_plain_fine_tuning_sees_no_mark(tiny, task):
-    method = build("lt-tuning", tiny(), PRESETS["plain"], seed=1)
-    given = [method.render(example, task) for example in task.examples("train", 6)]
-    for stage in range(len(method.stages())):
-        assert not any((p.target == method.mark).any() for p in method.start(stage, given))

@@ -303,9 +303,10 @@ def _chains(table: pd.DataFrame) -> list[str]:
     said = []
     last = table["step"].max()
     for arm in dict.fromkeys(table["arm"]):
-        own = table[table["arm"] == arm].set_index(["measure", "step"])["mean"]
+        rows = where(table, "arm", [arm])
+        own = dict(zip(zip(rows["measure"], rows["step"], strict=True), rows["mean"].tolist(), strict=True))
 
-        def at(name: str, own: pd.Series = own) -> str:
+        def at(name: str, own: dict[Any, float] = own) -> str:
             first, end = own.get((name, 0)), own.get((name, last))
             return "" if first is None or end is None else f"{name.replace('_', ' ')} {first:.3g} to {end:.3g}"
 
@@ -335,7 +336,7 @@ def _seen(table: pd.DataFrame) -> list[str]:
     """Means along the answer, of the arm with thoughts and of that with pause tokens."""
     said = []
     for arm in dict.fromkeys(table["arm"]):
-        means = table[table["arm"] == arm].groupby("measure")["mean"].mean()
-        numbers = ", ".join(f"{_ALONG[name]} {means[name]:.3g}" for name in _ALONG if name in means)
+        own = {name: where(where(table, "arm", [arm]), "measure", [name])["mean"] for name in _ALONG}
+        numbers = ", ".join(f"{_ALONG[name]} {values.mean():.3g}" for name, values in own.items() if len(values))
         said.append(f"{arm}: {numbers}")
     return [f"Along an answer, mean over its places ({table['task'].iloc[0]}): {'; '.join(said)}."]
