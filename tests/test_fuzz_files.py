@@ -6,11 +6,8 @@ Seeded; WORKBENCH_FUZZ=100 tries a hundred times as many, see `make fuzz`.
 import json
 import os
 import random
-import re
 import shutil
 import string
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +17,11 @@ import plotly.graph_objects as go
 import pytest
 import torch
 import yaml
+from fuzzing import DEEP, ROWS, TIMES, damaged, kind, lines_of, sound, told, variants
 from lta_parity import published_file
 from safetensors.torch import save_file
 
-from workbench import bench, figures, projection, runs, store
+from workbench import bench, figures, projection, runs
 from workbench.__main__ import main
 from workbench.backbone import Backbone
 from workbench.checks.official import export_official, import_official
@@ -33,149 +31,6 @@ from workbench.methods import build
 from workbench.methods.lta_thinker import LTAThinkerConfig
 from workbench.tasks.prompts import load_pack
 from workbench.widgets.selections import read_selections
-
-TIMES = int(os.environ.get("WORKBENCH_FUZZ", "1"))
-LONGEST = 10.0  # seconds that any input may take
-ODD: list[Any] = [
-    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, -0.0, 0.5, 1e308, float("nan"), float("inf"), "", "x",
-    "12", "\0", "é\u2028\ud7ff", "x" * 3000, [], {}, [[]], [None], {"x": 1}, {"": {}}, [1, "a", None], "../..",
-    "<b>$x$</b>", "%{x}", "nan",
-]  # fmt: skip
-
-
-def kind(value: Any) -> str:
-    """Name of a parameter, which itself would be pages long."""
-    return type(value).__name__
-
-
-DEEP = ["[" * 3000, "[" * 100_000 + "]" * 100_000, '{"a":' * 3000 + "1" + "}" * 3000]
-RAW = [
-    b"",
-    b"\0" * 300,
-    b"\xff\xfe\x00",
-    b"\xef\xbb\xbf",
-    b"null",
-    b"[]",
-    b"{}",
-    b"3",
-    b'"x"',
-    b"1e999",
-    b"NaN",
-    b"{",
-    *(d.encode() for d in DEEP),
-]
-
-
-def changed(value: Any, rng: random.Random) -> Any:
-    """A JSON value with one place, at any depth, dropped, doubled or replaced."""
-    value = json.loads(json.dumps(value))
-    places = [(None, None)]
-
-    def walk(inner: Any) -> None:
-        items = inner.items() if isinstance(inner, dict) else enumerate(inner) if isinstance(inner, list) else ()
-        for key, part in list(items)[:40]:
-            places.append((inner, key))
-            walk(part)
-
-    walk(value)
-    for _ in range(rng.choice([1, 1, 1, 3])):
-        holder, key = rng.choice(places)
-        if holder is None:
-            if rng.random() < 0.1:
-                return rng.choice(ODD)
-        elif isinstance(holder, dict):
-            how = rng.randrange(3)
-            if how == 0:
-                holder.pop(key, None)
-            elif how == 1:
-                holder[rng.choice([str(odd)[:50] for odd in ODD])] = holder.pop(key, None)
-            else:
-                holder[key] = rng.choice(ODD)
-        elif key < len(holder):
-            holder[key] = rng.choice(ODD)
-    return value
-
-
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bytes cut off, flipped, zeroed, doubled or replaced."""
-    how = rng.randrange(7)
-    if how == 0:
-        return data[: rng.randrange(len(data) + 1)]
-    if how == 1:
-        found = bytearray(data)
-        for _ in range(rng.choice([1, 2, 20])):
-            found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
-        return bytes(found)
-    start = rng.randrange(len(data) + 1)
-    end = min(len(data), start + rng.choice([1, 8, 200]))
-    if how == 2:
-        return data[:start] + bytes(end - start) + data[end:]
-    if how == 3:
-        return data[:end] + data[start:]
-    if how == 4:
-        return (
-            data[:start]
-            + rng.choice([b"[" * 3000, b"9" * 5000, b"\xff", b"\\ud800", b"1e999", b"&a [*a]", b"\0"])
-            + data[end:]
-        )
-    if how == 5:
-        return data[:start] + data[end:]
-    return rng.choice(RAW)
-
-
-def text_of(value: Any) -> bytes:
-    try:
-        return json.dumps(value).encode()
-    except ValueError:  # numbers of more digits than Python writes
-        return json.dumps(value, default=str).encode()
-
-
-def variants(value: Any, count: int, seed: object, write: Callable[[Any], bytes] = text_of):
-    """`count` times as many as asked of a value's file: half changed as values, half as bytes."""
-    rng = random.Random(f"{seed}")
-    good = write(value)
-    for k in range(count * TIMES):
-        yield write(changed(value, rng)) if k % 2 else damaged(good, rng)
-
-
-def sound(read: Callable[[], Any], case: object) -> Any:
-    """What `read` returns, or None where it raised one short sentence in time; anything else fails."""
-    began = time.monotonic()
-    try:
-        return read()
-    except (ValueError, OSError) as error:
-        said = str(error)
-        assert "\n" not in said, (case, said)
-        assert len(said) < 900, (case, said)
-        assert "Traceback" not in said
-        return None
-    except Exception as error:
-        raise AssertionError(f"{type(error).__name__} for {str(case)[:2000]}: {str(error)[:300]}") from error
-    finally:
-        assert time.monotonic() - began < LONGEST, case
-
-
-def told(argv: list[str], capsys: pytest.CaptureFixture[str], case: object = "") -> int:
-    """The exit code of a command, which where it is not 0 has said one short sentence."""
-    began = time.monotonic()
-    try:
-        code = main(argv)
-    except SystemExit as left:
-        code = left.code
-    except Exception as error:
-        raise AssertionError(
-            f"{type(error).__name__} for {quoted(argv, 2000)} {str(case)[:2000]}: {str(error)[:300]}"
-        ) from error
-    assert time.monotonic() - began < LONGEST, (argv, case)
-    captured = capsys.readouterr()
-    if code:
-        assert code in (1, 2), (argv, code)
-        lines = captured.err.strip().split("\n")
-        assert len(lines) == 1, (argv, captured.err)
-        assert lines[0].startswith("workbench: "), (argv, captured.err)
-        assert len(lines[0]) < 900, (argv, captured.err)
-    return int(code or 0)
-
 
 # ------------------------------------------------------------------------------------------------------ text formats
 
@@ -245,17 +100,6 @@ def test_random_text_is_a_value_or_a_sentence():
 
 
 # ---------------------------------------------------------------------------------------------------- figures of runs
-
-ROWS = [
-    {"step": k + 1, "epoch": 0, "stage": 0, "seconds": 0.5 * k, "loss": 3.0 - k / 9, "loss_focus": 1.0, "lr": 0.1,
-     "loss_focus_log_steps": 1.1, "probe_relative_spread": 0.4, "probe_cosine": 0.1, "warnings": ["it is cold"]}
-    for k in range(4)
-]  # fmt: skip
-
-
-def lines_of(rows: Any) -> bytes:
-    rows = rows if isinstance(rows, list) else [rows]
-    return b"".join(text_of(row) + b"\n" for row in rows)
 
 
 def test_metrics(tmp_path, capsys):
@@ -523,90 +367,3 @@ def changed_tensors(tensors: dict[str, torch.Tensor], rng: random.Random) -> dic
     other = rng.choice(options)
     rest = {key: value for key, value in tensors.items() if key != name}
     return rest if other is None else rest | {name: other.contiguous().clone()}
-
-
-# -------------------------------------------------------------------------------------------------- the command line
-
-
-def test_no_stores(tmp_path, capsys):
-    rng = random.Random("no stores")
-    (tmp_path / "folder.nc").mkdir()
-    for k in range(6 * TIMES):
-        path = tmp_path / f"{k}.nc"
-        path.write_bytes(rng.choice(RAW))
-        for argv in (
-            ["score"],
-            ["figures", "--out", str(tmp_path / "out")],
-            ["export", "--out", str(tmp_path / "out")],
-        ):
-            for given in (path, tmp_path / "folder.nc", tmp_path / "nothing.nc"):
-                assert told([*argv, str(given)], capsys) == 2
-
-
-COMMANDS = {  # command -> what it needs, and the options that are given odd values
-    "collect": (["--out", "OUT/a.nc", "--count=1"], ["run", "step", "task", "data", "prompts", "backbone", "method",
-                "preset", "options", "options.thoughts", "split", "count", "parse", "batch_size", "seed", "decode",
-                "decoding.temperature", "decoding.max_new_tokens", "decoding.top_k", "paths", "draws", "change",
-                "readout", "out"]),
-    "train": (["--dry-run=true", "--training.examples=4", "--out", "OUT/new"], ["config", "task", "data", "prompts",
-              "backbone", "method", "preset", "options.thoughts", "options.temperature", "training", "training.seed",
-              "training.lr", "training.batch_size", "training.examples", "training.warmup", "training.clip",
-              "training.optimizer", "training.epochs", "training.probe_examples", "training.save_every", "out"]),
-    "figures": (["--formats=[]", "--out", "OUT/f", "--runs", "OUT/run"], ["formats", "window", "how", "color", "from"]),
-    "export": (["OUT/no.nc", "--out", "OUT"], ["what", "how", "out"]),
-    "check": (["lta-parity", "OUT/no.safetensors"], ["json", "nothing"]),
-    "experiment": (["variance", "--out", "OUT/no.nc"], ["seeds", "questions", "training.epochs",
-                   "workers", "batch_size", "task", "decoding.temperature"]),
-    "pretrain": (["--out", "OUT"], ["seeds", "settings.steps", "settings.width", "settings.heads",
-                 "settings.batch_size", "settings.layers", "settings.muon_lr", "settings.hints"]),
-    "bench": (["diagnostics", "--repeats=0"], ["timer", "backbone", "json"]),
-}  # fmt: skip
-WORDS = [
-    "", "-1", "0", "x", "1e999", "nan", "inf", "-inf", "9" * 400,
-    "9" * 5000, "1.5", "true", "null", "[]", "{}",
-    "[" * 2000, "{a: {a: {a: 1}}}", "&a [*a]", "x" * 3000, "é" * 200, "\ud800", "a\0b", "../" * 900, "\n",
-    "--", "'", '"', "a b",
-    "%s%n{0}", "2**3", "[1, x]", "!!python/name:os.system", "~", "/dev/null", "/", ".",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_odd_arguments(command, tmp_path, capsys, tiny_folder, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    needed, names = COMMANDS[command]
-    (tmp_path / "no.nc").touch()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.jsonl").write_bytes(lines_of(ROWS))
-    needed = [word.replace("OUT", str(tmp_path)) for word in needed]
-    if command in ("collect", "train"):
-        needed += ["--backbone", str(tiny_folder())]
-    rng = random.Random(command)
-    cases = [(name, word) for name in names for word in WORDS]
-    for name, word in rng.sample(cases, min(len(cases), 24 * TIMES)):
-        told(
-            [command, *needed, f"--{name}", word] if rng.random() < 0.5 else [command, *needed, f"--{name}={word}"],
-            capsys,
-        )
-
-
-@pytest.mark.parametrize("error", [ValueError, OSError, RecursionError, MemoryError, OverflowError])
-def test_bad_input_is_never_a_traceback(error, capsys, monkeypatch):
-    def fail(path):
-        raise error("x" * 5000 + "\nand more")
-
-    monkeypatch.setattr(store, "load", fail)
-    assert told(["score", "a.nc"], capsys) == 2
-
-
-def test_what_is_typed_is_repeated_in_short(capsys):
-    for argv in (
-        ["x" * 3000],
-        ["score", "y" * 3000],
-        ["train", "--" + "z" * 3000],
-        ["methods", "a\0b"],
-        ["score", "a b" * 999],
-    ):
-        assert main(argv) == 2
-        said = capsys.readouterr().err
-        assert len(said) < 400, said
-        assert re.fullmatch(r"workbench: [^\n]+\n", said)

@@ -1,9 +1,15 @@
-"""What a result says of the code it comes from."""
+"""What a result says of the code it comes from, and that a run is the same from any folder."""
 
+import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from workbench import runs
+from workbench.backbone import Backbone
+from workbench.methods import METHODS
+from workbench.tasks import load_task
 
 
 def git(folder: Path, *words: str) -> str:
@@ -31,3 +37,25 @@ def test_the_commit_is_that_of_the_code_and_says_when_it_has_changed(tmp_path, m
     assert runs.commit() == f"{name}+changes"
     git(tmp_path, "add", ".")
     assert runs.commit() == f"{name}+changes"
+
+
+def test_a_run_is_found_from_any_folder(tiny_folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(tiny_folder())
+    (tmp_path / "pack.yaml").write_text("tasks: {gsm8k: {before: 'Think.'}}")
+    (tmp_path / "sets").mkdir()
+    row = json.dumps({"question": "What is 1 + 1?", "answer": "1 + 1 = 2\n#### 2"}) + "\n"
+    (tmp_path / "sets" / "train.jsonl").write_text(row)
+    monkeypatch.chdir(tmp_path)
+    assert Backbone.load("models/mine").name == str(tmp_path / "models" / "mine")
+    assert Backbone.load("nano").name == "nano"
+    task = load_task("gsm8k", "sets", prompts="pack.yaml")
+    assert task.source == str(tmp_path / "sets")
+    assert task.prompts is not None
+    assert task.prompts.source.startswith(str(tmp_path / "pack.yaml") + "@")
+    assert METHODS["softcot"].Config(assistant="models/mine").assistant == str(tmp_path / "models" / "mine")
+    assert load_task("gsm8k", "openai/gsm8k").source == "openai/gsm8k"
+    (tmp_path / "easy").mkdir()
+    assert load_task("arith", "easy").source == "easy"
+    with pytest.raises(ValueError, match=rf"^no backbone at '{tmp_path}/models/none'"):
+        Backbone.load(str(tmp_path / "models" / "none"))

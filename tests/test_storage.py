@@ -362,28 +362,6 @@ def test_one_question_is_enough_to_train(tiny, tmp_path, name):
     assert "probe_spread" not in first
 
 
-def test_a_run_is_found_from_any_folder(tiny_folder, tmp_path, monkeypatch, capsys):
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine").symlink_to(tiny_folder())
-    (tmp_path / "pack.yaml").write_text("tasks: {gsm8k: {before: 'Think.'}}")
-    (tmp_path / "sets").mkdir()
-    row = json.dumps({"question": "What is 1 + 1?", "answer": "1 + 1 = 2\n#### 2"}) + "\n"
-    (tmp_path / "sets" / "train.jsonl").write_text(row)
-    monkeypatch.chdir(tmp_path)
-    assert Backbone.load("models/mine").name == str(tmp_path / "models" / "mine")
-    assert Backbone.load("nano").name == "nano"
-    task = load_task("gsm8k", "sets", prompts="pack.yaml")
-    assert task.source == str(tmp_path / "sets")
-    assert task.prompts is not None
-    assert task.prompts.source.startswith(str(tmp_path / "pack.yaml") + "@")
-    assert METHODS["softcot"].Config(assistant="models/mine").assistant == str(tmp_path / "models" / "mine")
-    assert load_task("gsm8k", "openai/gsm8k").source == "openai/gsm8k"
-    (tmp_path / "easy").mkdir()
-    assert load_task("arith", "easy").source == "easy"
-    with pytest.raises(ValueError, match=rf"^no backbone at '{tmp_path}/models/none'"):
-        Backbone.load(str(tmp_path / "models" / "none"))
-
-
 def test_printed_commands_can_be_pasted(tmp_path, stopped, tiny, task, monkeypatch):
     folder = Path(stopped.rename(tmp_path / "my run (1)"))
     at_step(monkeypatch, 6, lambda: os.kill(os.getpid(), 2))

@@ -1,6 +1,7 @@
 """What a method answers, with its own thoughts and with others: from a method to stores, and what they prove.
 
     collect     `collect`: any method over examples, its thoughts and answers in a store
+    dataset     what was collected, as a store
     asking      what is asked of it, checked before the first answer
     journal     what is answered so far, kept beside the store: a collection goes on where it was stopped
     along       what a live model sees along its own answers: entropy, attention to thoughts

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from ..backbone import Decoding
 from ..methods import LatentMethod, Prompt, Thoughts
 from ..store import COORDINATES, storable
-from ..tasks import Example
+from ..tasks import Example, Task
 from .changes import Change, change_named
 
 _SAMPLED = 4096  # numbers of a frozen tensor that tell it from others
@@ -36,6 +37,34 @@ def seed_of(seed: int) -> int:
     if isinstance(seed, bool) or not hasattr(seed, "__index__") or not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed={str(seed)[:40]}: it must be a whole number of at most 63 bits")
     return operator.index(seed)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The settings of a collection, checked."""
+
+    decoding: Decoding
+    paths: int
+    draws: int
+    batch_size: int
+    seed: int
+    readout: int
+
+
+def settings(
+    method: LatentMethod, task: Task, decoding: Decoding | None, paths: int, draws: int, batch_size: int, seed: int,
+    readout: int,
+) -> Asked:  # fmt: skip
+    """What is asked for, with the task's own length where none is given; ValueError for what cannot be."""
+    whole_numbers(paths=paths, draws=draws, batch_size=batch_size)
+    decoding = decoding or Decoding()
+    decoding = replace(decoding, max_new_tokens=decoding.max_new_tokens or task.answer_tokens)
+    if not 0 <= readout <= len(method.backbone.table):
+        raise ValueError(
+            f"readout={readout}: {method.backbone.name!r} has {len(method.backbone.table)} tokens, "
+            "give 1 to that many, or 0"
+        )
+    return Asked(decoding, int(paths), int(draws), int(batch_size), seed_of(seed), readout)
 
 
 def change_of(change: str | Change | None, count: int) -> Change | None:

@@ -4,19 +4,16 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
-import yaml
 from tqdm import tqdm
 
 from .. import runs, store
-from ..analysis.lens import words
-from ..backbone import Backbone, Completion, Decoding, pad
+from ..backbone import Backbone, Completion, Decoding
 from ..backbone.thoughts import Mixture, joined
 from ..methods import LatentMethod, Prompt, Thoughts
 from ..methods.base import prepared
@@ -24,9 +21,8 @@ from ..methods.mixtures import mixed
 from ..tasks import Example, Task
 from . import asking
 from .changes import Change
+from .dataset import Answered, dataset, stacked
 from .journal import Journal
-
-REFERENCE_ROWS = 1024  # token embeddings kept beside the thoughts, to measure them against
 
 
 @torch.no_grad()
@@ -60,7 +56,7 @@ def collect(
     (`asking.NothingDiffers`) before anything is answered several times that can only be the same.
     """
     path = None if out is None else store.writable(out)
-    asked = _asked(method, task, decoding, paths, draws, batch_size, seed, readout)
+    asked = asking.settings(method, task, decoding, paths, draws, batch_size, seed, readout)
     coords = asking.coordinates(examples)
     split = task.split_of(examples) if split is None else split
     changed = asking.change_of(change, len(examples))
@@ -80,7 +76,9 @@ def collect(
             thoughts = [_with_answers(method, t, a.completions) for t, a in zip(thoughts, answers, strict=True)]
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(work.interrupted()) from error
-        found = _dataset(method, prompts, coords, thoughts, similar, answers, asked)
+        found = dataset(
+            method, prompts, coords, thoughts, similar, answers, readout=asked.readout, batch_size=asked.batch_size
+        )
         found.attrs |= {
             "task": task.name,
             "split": split,
@@ -101,46 +99,12 @@ def collect(
     return found
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The settings of a collection, checked."""
-
-    decoding: Decoding
-    paths: int
-    draws: int
-    batch_size: int
-    seed: int
-    readout: int
-
-
-def _asked(
-    method: LatentMethod, task: Task, decoding: Decoding | None, paths: int, draws: int, batch_size: int, seed: int,
-    readout: int,
-) -> _Asked:  # fmt: skip
-    asking.whole_numbers(paths=paths, draws=draws, batch_size=batch_size)
-    decoding = decoding or Decoding()
-    decoding = replace(decoding, max_new_tokens=decoding.max_new_tokens or task.answer_tokens)
-    if not 0 <= readout <= len(method.backbone.table):
-        raise ValueError(
-            f"readout={readout}: {method.backbone.name!r} has {len(method.backbone.table)} tokens, "
-            "give 1 to that many, or 0"
-        )
-    return _Asked(decoding, int(paths), int(draws), int(batch_size), asking.seed_of(seed), readout)
-
-
-@dataclass(frozen=True)
-class _Answered:
-    """What a question was answered with, [path][draw]: completions, what was read in them, whether it is right."""
-
-    completions: list[list[Completion]]
-    predictions: list[list[str]]
-    right: list[list[bool]]
-
-
 class _Work:
     """Batch after batch, each done once: what the journal has is taken from there."""
 
-    def __init__(self, method: LatentMethod, task: Task, prompts: Sequence[Prompt], asked: _Asked, journal: Journal):
+    def __init__(
+        self, method: LatentMethod, task: Task, prompts: Sequence[Prompt], asked: asking.Asked, journal: Journal
+    ):
         self.method, self.task, self.prompts, self.asked, self.journal = method, task, prompts, asked, journal
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].before))  # like lengths: less padding
         size = asked.batch_size
@@ -170,9 +134,9 @@ class _Work:
                 thoughts[place], similar[place] = one, near
         return thoughts, similar
 
-    def answer(self, thoughts: Sequence[Thoughts]) -> list[_Answered]:
+    def answer(self, thoughts: Sequence[Thoughts]) -> list[Answered]:
         """What is answered behind these thoughts, read and judged at once: a parser that fails does so early."""
-        answers = [_Answered([], [], [])] * len(self.prompts)
+        answers = [Answered([], [], [])] * len(self.prompts)
         asked, name = self.asked, f"answer {self.method.name} on {self.task.name}"
         with tqdm(total=len(self.prompts), desc=name, delay=2) as bar:  # seconds; none if faster
             for number, places in enumerate(self.batches):
@@ -223,14 +187,14 @@ def _changed(change: Change, thoughts: list[Thoughts], prompts: Sequence[Prompt]
     return found
 
 
-def _graded(task: Task, prompt: Prompt, completions: list[list[Completion]]) -> _Answered:
+def _graded(task: Task, prompt: Prompt, completions: list[list[Completion]]) -> Answered:
     """What the task reads in the answers of one question, and whether it is right."""
     read = [[task.read(c.text, prompt.begun) for c in path] for path in completions]
     for value in (one for path in read for one in path):
         if value is not None and not isinstance(value, str):
             raise ValueError(f"task {task.name!r} reads {value!r} in an answer: its parse must give text or None")
     right = [[bool(one) and bool(task.same(one, prompt.example.answer)) for one in path] for path in read]
-    return _Answered(completions, [[one or "" for one in path] for path in read], right)
+    return Answered(completions, [[one or "" for one in path] for path in read], right)
 
 
 def _digest(thoughts: Sequence[Thoughts]) -> str:
@@ -273,35 +237,11 @@ def _float(thoughts: Thoughts | None) -> Thoughts | None:
     return replace(thoughts, vectors=thoughts.vectors.float(), signals=signals)
 
 
-def _places(
-    method: LatentMethod, thoughts: Sequence[Thoughts], answers: Sequence[list[list[Completion]]]
-) -> dict[str, Any]:
-    """Where thoughts stand within answers, if any do: of which draw, behind how many tokens and characters."""
-    if all(t.draws is None for t in thoughts):
-        return {}
-    none = [torch.full(t.mask.shape, -1) for t in thoughts]
-    draws = _stack([t.draws if t.draws is not None else own for t, own in zip(thoughts, none, strict=True)], -1)
-    places = _stack([t.places if t.places is not None else 0 * own for t, own in zip(thoughts, none, strict=True)], 0)
-    offsets = np.zeros_like(places)
-    for i, path, step in np.argwhere(draws >= 0).tolist():
-        offsets[i, path, step] = _offset(method, answers[i][path][draws[i, path, step]], places[i, path, step])
-    found = {"thought_draw": draws, "thought_place": places, "thought_offset": offsets}
-    return {name: (store.STEP, values.astype(np.int32)) for name, values in found.items()}
-
-
-def _offset(method: LatentMethod, answer: Completion, place: int) -> int:
-    """Characters of an answer's text that its first tokens are; what a method has put before them counts too."""
-    decode = method.backbone.tokenizer.decode
-    whole = decode(answer.tokens, skip_special_tokens=True)
-    lead = len(answer.text) - len(whole) if answer.text.endswith(whole) else 0
-    return min(lead + len(decode(answer.tokens[:place], skip_special_tokens=True)), len(answer.text))
-
-
 def _together(thoughts: Sequence[Thoughts], backbone: Backbone) -> Thoughts:
     """Single-example thoughts as one batch; fewer steps are padded (mask false)."""
 
     def stack(parts: Sequence[torch.Tensor], fill: Any) -> torch.Tensor:
-        return torch.from_numpy(_stack(parts, fill)).to(backbone.device)
+        return torch.from_numpy(stacked(parts, fill)).to(backbone.device)
 
     mixtures = [t.mixture for t in thoughts if t.mixture is not None]
     tokens = [t.tokens for t in thoughts if t.tokens is not None]
@@ -311,122 +251,3 @@ def _together(thoughts: Sequence[Thoughts], backbone: Backbone) -> Thoughts:
         vectors = stack([t.vectors for t in thoughts], 0.0)
     mask = stack([t.mask for t in thoughts], False)
     return Thoughts(vectors, mask, stack(tokens, -1) if len(tokens) == len(thoughts) else None)
-
-
-def _dataset(
-    method: LatentMethod,
-    prompts: Sequence[Prompt],
-    coords: dict[str, Any],
-    thoughts: Sequence[Thoughts],
-    similar: Sequence[dict[str, torch.Tensor]],
-    answers: Sequence[_Answered],
-    asked: _Asked,
-) -> xr.Dataset:
-    """Everything collected, as a store."""
-    step, draw = ("example", "path", "step"), ("example", "path", "draw")
-    completions = [found.completions for found in answers]
-
-    def each(value: Callable[[Completion], Any], dtype: Any) -> np.ndarray:
-        return np.array([[[value(c) for c in path] for path in example] for example in completions], dtype=dtype)
-
-    data: dict[str, Any] = {
-        **_vectors(thoughts),
-        "mask": (step, _stack([t.mask for t in thoughts], False)),
-        "text": (draw, each(lambda c: c.text, object)),  # of fixed width, all would be as large as the longest
-        "prediction": (draw, np.array([found.predictions for found in answers], dtype=object)),
-        "correct": (draw, np.array([found.right for found in answers], dtype=bool)),
-        "length": (draw, each(lambda c: len(c.tokens), np.int32)),
-        "finished": (draw, each(lambda c: c.finished, bool)),
-    }
-    data |= _places(method, thoughts, completions)
-    if any(t.tokens is not None for t in thoughts):
-        tokens = [torch.full(t.mask.shape, -1) if t.tokens is None else t.tokens for t in thoughts]
-        data["token"] = (step, _stack(tokens, -1))
-    for name in dict.fromkeys(name for t in thoughts for name in t.signals):  # an example without thoughts may lack it
-        values = [t.signals.get(name, torch.full(t.mask.shape, torch.nan)) for t in thoughts]
-        data[f"signal_{name}"] = (step, _stack(values, np.nan))
-    if asked.readout:
-        vectors = _stack([t.vectors for t in thoughts], 0.0)
-        read = words(method.backbone, vectors, data["mask"][1], asked.readout)
-        data |= {name: (store.VARIABLES.get(name, store.SIGNAL).dims, values) for name, values in read.items()}
-    for name in similar[0]:
-        data[f"similarity_{name}"] = (("example", "reasoning"), _stack([row[name][None] for row in similar], np.nan))
-    data |= _gold_steps(method, prompts, bool(similar[0]), asked.batch_size)
-    coords = coords | {"reference": (("reference", "feature"), _reference(method))}
-    about = runs.describe_method(method)
-    origin = runs.provenance()
-    attrs = {
-        "schema": store.SCHEMA,
-        "method": method.name,
-        "config": yaml.safe_dump(about["options"], sort_keys=False),
-        "backbone": method.backbone.name,
-        "versions": json.dumps(origin["versions"]),
-        "commit": origin["commit"],
-        "created": origin["created"],
-    }
-    if method.training_step is not None:
-        attrs["training_step"] = method.training_step
-    if "mixture_token" in data:
-        coords |= _mixed_words(method, data["mixture_token"][1])
-    dataset = xr.Dataset(data, coords, attrs)
-    return store.mixed(dataset) if "mixture_token" in data else dataset
-
-
-def _gold_steps(method: LatentMethod, prompts: Sequence[Prompt], compared: bool, batch_size: int) -> dict[str, Any]:
-    """The worked steps and where they lie, if there are any or the method has `compared` some with its thoughts."""
-    steps = [prompt.example.steps for prompt in prompts]
-    width = max(map(len, steps))
-    if not width and not compared:
-        return {}
-    texts = np.array([[*own, *[""] * (width - len(own))] for own in steps], dtype=object).reshape(len(steps), width)
-    cuts = (slice(start, start + batch_size) for start in range(0, len(prompts), batch_size))
-    vectors = [own for cut in cuts for own in _step_vectors(method, prompts[cut])]
-    return {
-        "step_text": (("example", "reasoning"), texts),
-        "step_vector": (("example", "reasoning", "feature"), _stack(vectors, np.nan)),
-    }
-
-
-def _vectors(thoughts: Sequence[Thoughts]) -> dict[str, Any]:
-    """The thoughts, or where they are all mixtures what is mixed."""
-    mixtures = [t.mixture for t in thoughts if t.mixture is not None]
-    if len(mixtures) < len(thoughts):
-        return {"thought": ((*store.STEP, "feature"), _stack([t.vectors for t in thoughts], 0.0))}
-    return {
-        "mixture_token": (store.COMPONENT, _stack([m.tokens for m in mixtures], -1)),
-        "mixture_weight": (store.COMPONENT, _stack([m.weights.float() for m in mixtures], 0.0)),
-    }
-
-
-def _mixed_words(method: LatentMethod, tokens: np.ndarray) -> dict[str, Any]:
-    """The tokens that are mixed anywhere and their embeddings."""
-    used = np.unique(tokens[tokens >= 0])
-    rows = method.backbone.embed(torch.from_numpy(used)).float().cpu().numpy()
-    return {"vocabulary": used, "embedding": (("vocabulary", "feature"), rows)}
-
-
-def _stack(parts: Sequence[torch.Tensor], fill: Any) -> np.ndarray:
-    """[1, ...] tensors of unequal later sizes stacked along the first axis, missing places filled."""
-    shape = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
-    stacked = np.full((len(parts), *shape), fill, dtype=parts[0].numpy().dtype)
-    for k, part in enumerate(parts):
-        stacked[(k, *(slice(size) for size in part.shape[1:]))] = part[0].numpy()
-    return stacked
-
-
-def _step_vectors(method: LatentMethod, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
-    """Mean embedding of each gold step's tokens, [1, reasoning, feature]: where a thought that says it would be."""
-    steps = [step for prompt in prompts for step in prompt.steps]
-    means = torch.zeros(0, method.backbone.width)
-    if steps:
-        ids, there = (value.to(method.backbone.device) for value in pad(steps, "right"))
-        total = (method.backbone.embed(ids).float() * there[..., None]).sum(1)
-        means = (total / there.sum(1, keepdim=True)).cpu()
-    return [own[None] for own in means.split([len(prompt.steps) for prompt in prompts])]
-
-
-def _reference(method: LatentMethod) -> np.ndarray:
-    """The input embeddings of evenly spread tokens, float16."""
-    size = len(method.backbone.table)
-    rows = torch.linspace(0, size - 1, min(size, REFERENCE_ROWS)).long()
-    return method.backbone.embed(rows).float().cpu().numpy().astype(np.float16)

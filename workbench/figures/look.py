@@ -1,8 +1,7 @@
 """The look of every figure: colours, the template, and panels with room for what stands around them.
 
-Sizes are those of print: width "column" = 85 mm, "page" = 175 mm, text 8 pt. Colours are Okabe and Ito's, which
-colour-blind readers can tell apart; a label has the same colour in all figures of a process, and those in `STYLES`
-and whole numbers have theirs for good.
+Sizes are those of print: width "column" = 85 mm, "page" = 175 mm, text 8 pt. Colours are Okabe and Ito's, for eyes of
+any kind; a label keeps its colour in all figures of a process, those in `STYLES` and whole numbers for good.
 """
 
 import html

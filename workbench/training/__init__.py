@@ -4,6 +4,8 @@
     plan         `TrainConfig`, every step before it is made, who computes which examples
     stages       what learns in a stage, and the prompts that a method has made for it
     optimizers   AdamW, and Muon for matrices
+    look         the thoughts of a few questions while training, so that collapse is seen
+    stopping     Ctrl-C: the step is finished and saved first
     launch       processes and sharding (accelerate)
     dry_run      what training would need, without training
 

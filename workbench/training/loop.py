@@ -7,7 +7,6 @@ micro-batches on any number of ranks has one gradient: each piece counts by its 
 import json
 import math
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,14 +18,11 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from .. import runs
-from ..analysis.diagnostics import probe
 from ..backbone import Backbone
 from ..backbone.checkpointing import checkpointed
-from ..backbone.decoding import Decoding
 from ..backbone.packing import compiled
 from ..backbone.prefixes import GIB, Prefixes
 from ..config import differences
@@ -38,8 +34,10 @@ from ..runs.owners import Owner, owned, refuse
 from ..tasks import Task
 from . import stages
 from .launch import alike, gathered, gathered_module, launched, told
+from .look import look
 from .optimizers import make_optimizers
 from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
+from .stopping import softly
 
 
 class TrainingFailed(RuntimeError):
@@ -89,7 +87,7 @@ def _go(run: "_Run", plan: list[Step], prompts: list[Prompt], resume: bool) -> P
     sharded = run.accelerator.distributed_type == DistributedType.FSDP  # then all must read alike
     prefixes = Prefixes("off" if sharded else config.prefix_cache, config.prefix_cache_gib)
     shortcuts = _shortcuts(method.backbone, prefixes, config)
-    with _stop_softly() as stop, progress as bar, layers, shortcuts, run.waking():
+    with softly() as stop, progress as bar, layers, shortcuts, run.waking():
         for step in plan[done:]:
             if step.stage != stage:
                 stage = method.stage = step.stage
@@ -299,35 +297,12 @@ class _Run:
         if self.owner is not None and self.owner.lost():
             raise TrainingFailed(f"{self.folder} was removed or made anew while this trained in it; the run ends here")
 
-    @torch.no_grad()
     def look(self, number: int) -> dict[str, float]:
-        """Spread and rank of the probe set's thoughts, so that collapse is seen while it happens, and its accuracy.
-
-        Thoughts are those before the answers; where there are none, those within the answers that are asked for.
-        """
-        self.method.eval()
-        asked, decoding = self.probes[: self.config.probe_answers], Decoding(max_new_tokens=self.task.answer_tokens)
-        written = []
+        """What is seen in the probe set; training fails where its thoughts are no longer finite."""
         with gathered_module(self.model):
-            thoughts = self.method.think(self.probes)
-            own = [(v.float().cpu().clone(), m.cpu()) for v, m in zip(thoughts.vectors, thoughts.mask, strict=True)]
-            if asked:
-                before = self.method.think(asked)
-                answers = self.method.answer(asked, before, decoding, seed=self.config.seed)
-                written = [found for ((found,),) in answers]  # one path, one answer
-        vectors = [v[0][m[0]] for v, m in own]  # clones: they may be a view of weights
-        if not any(map(len, vectors)):
-            vectors = [c.thoughts.vectors[0, 0].float() for c in written if c.thoughts is not None]
-        if not all(bool(one.isfinite().all()) for one in vectors):
+            found = look(self.method, self.task, self.probes, self.config.probe_answers, self.config.seed)
+        if found is None:
             self.fail("thoughts of the probe set are no longer finite", number)
-        counts = [len(one) for one in vectors]
-        found = {}
-        if max(counts, default=0):  # statistics of several questions are left out where there is one
-            mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
-            found = probe(pad_sequence(vectors, batch_first=True).numpy(), mask.numpy())
-        if written:
-            read = [(self.task.read(c.text, p.begun), p.example.answer) for c, p in zip(written, asked, strict=True)]
-            found["accuracy"] = sum(r is not None and self.task.same(r, gold) for r, gold in read) / len(read)
         return found
 
     def save(self, done: int) -> None:
@@ -416,26 +391,3 @@ def _shortcuts(backbone: Backbone, prefixes: Prefixes, config: TrainConfig) -> I
         yield
     finally:
         backbone.prefixes, backbone.padded, backbone.full_logits = before
-
-
-@contextmanager
-def _stop_softly() -> Iterator[Any]:
-    """Turn the first Ctrl-C (or SIGTERM) into a request that `stop()` reports; a second one interrupts at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    kept = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            kept[number] = signal.signal(number, ask)
-        except ValueError:  # not the main thread: signals go elsewhere
-            break
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
