@@ -8,6 +8,7 @@ import pytest
 import torch
 from families import family
 from mean_read import rows
+from moments import power_cut
 from safetensors.torch import load_file
 from test_coconut import coconut, gradients, plain_losses, prompts
 from torch import Tensor
@@ -18,7 +19,6 @@ from workbench.methods.coconut import CoconutConfig
 from workbench.methods.trained import trained_copy
 from workbench.runs import load_method
 from workbench.tasks import Task, load_task
-from workbench.training import loop
 from workbench.training.loop import train
 from workbench.training.plan import Step, TrainConfig, forgets
 
@@ -177,20 +177,11 @@ def test_optimiser_states_are_as_old_as_asked(tiny, task, tmp_path, reset):
 
 
 @pytest.mark.parametrize("stop", [2, 3], ids=["before a stage", "within a stage"])
-def test_a_run_stopped_anywhere_ends_as_if_never_stopped(tiny, task, tmp_path, monkeypatch, stop):
+def test_a_run_stopped_anywhere_ends_as_if_never_stopped(tiny, task, tmp_path, stop):
     options = {"max_stage": 1, "uniform_prob": 0.5}
     whole = train(coconut(tiny(), **options), task, SHORT, tmp_path / "whole")
-    step = loop._Run.step
-
-    def interrupted(self, batch, planned_step):
-        if planned_step.number == stop + 1:
-            raise RuntimeError("killed")
-        return step(self, batch, planned_step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "step", interrupted)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(coconut(tiny(), **options), task, SHORT, tmp_path / "cut")
+    with power_cut(stop + 1):
+        train(coconut(tiny(), **options), task, SHORT, tmp_path / "cut")
     assert rows(tmp_path / "cut")[-1]["step"] == stop
     assert {2: (0, 1), 3: (1, 1)}[stop] == tuple(row["stage"] for row in rows(whole)[stop - 1 : stop + 1])
     cut = train(coconut(tiny(), **options), task, SHORT, tmp_path / "cut", resume=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from mean_read import rows
+from moments import power_cut
 from safetensors.torch import load_file
 from test_coconut_training import SHORT as SHORTER
 from test_lt_tuning import tuned
@@ -18,7 +19,6 @@ from workbench.methods.lt_tuning import LTTuning
 from workbench.methods.lt_tuning.config import PRESETS
 from workbench.runs import load_method
 from workbench.tasks import Task, load_task
-from workbench.training import loop
 from workbench.training.loop import train
 from workbench.training.plan import TrainConfig
 
@@ -30,22 +30,14 @@ def task() -> Task:
     return load_task("arith")
 
 
-def test_a_run_stopped_within_the_second_stage_ends_as_if_never_stopped(tiny, task, tmp_path, monkeypatch):
+def test_a_run_stopped_within_the_second_stage_ends_as_if_never_stopped(tiny, task, tmp_path):
     whole = train(tuned(tiny()), task, SHORT, tmp_path / "whole")
     stages = [row["stage"] for row in rows(whole)]
     inside = [index for index in range(1, len(stages)) if stages[index - 1] == stages[index] == 1]
     assert inside, "no step of the second stage has another of it before"
-    stop, step = inside[0], loop._Run.step
-
-    def interrupted(self, batch, planned_step):
-        if planned_step.number == stop + 1:
-            raise RuntimeError("killed")
-        return step(self, batch, planned_step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "step", interrupted)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(tuned(tiny()), task, SHORT, tmp_path / "cut")
+    stop = inside[0]
+    with power_cut(stop + 1):
+        train(tuned(tiny()), task, SHORT, tmp_path / "cut")
     assert rows(tmp_path / "cut")[-1]["step"] == stop
     cut = train(tuned(tiny()), task, SHORT, tmp_path / "cut", resume=True)
     assert rows(cut) == rows(whole)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mean_read import SHORT, rows
+from moments import power_cut
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -157,18 +158,11 @@ def test_an_untrained_method_is_at_step_0_and_an_old_file_at_none(tiny, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("crash", [3, 7])  # before and after the first checkpoint, which is of step 4
-def test_a_resumed_run_has_the_snapshots_of_one_that_never_stopped(run, tiny, tmp_path, task, monkeypatch, crash):
+def test_a_resumed_run_has_the_snapshots_of_one_that_never_stopped(run, tiny, tmp_path, task, crash):
     folder, _, _ = run
 
-    def power_cut(self, batch, planned, step=loop._Run.step):
-        if planned.number == crash:
-            raise RuntimeError("power cut")
-        return step(self, batch, planned)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "step", power_cut)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(build("lta-thinker", tiny(), seed=3), task, KEPT, tmp_path / "run")
+    with power_cut(crash):
+        train(build("lta-thinker", tiny(), seed=3), task, KEPT, tmp_path / "run")
     assert snapshot_steps(tmp_path / "run") == [0, 4][: 1 + (crash > 4)]
     assert load_method(tmp_path / "run", step=0).training_step == 0  # of a run that has not ended
     train(build("lta-thinker", tiny(), seed=3), task, KEPT, tmp_path / "run", resume=True)

@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 from mean_read import EXACT, rows
+from moments import power_cut
 from safetensors.torch import load_file
 from staged import Staged
 
 from workbench.methods import Stage
 from workbench.runs import load_method
 from workbench.tasks import load_task
-from workbench.training import loop, stages
+from workbench.training import stages
 from workbench.training.loop import train
 from workbench.training.plan import TrainConfig, make_plan, schedule
 
@@ -21,17 +22,6 @@ SETTINGS = TrainConfig(**{**EXACT, "save_every": 1, "snapshot_every": 1, "lr": 0
 
 def weights(folder, step: int | None = None) -> dict[str, torch.Tensor]:
     return load_file(folder / ("weights.safetensors" if step is None else f"snapshots/step{step:06d}.safetensors"))
-
-
-def stop_at(monkeypatch, step: int) -> None:
-    whole_step = loop._Run.step
-
-    def killed(self, batch, planned):
-        if planned.number == step:
-            raise RuntimeError("killed")
-        return whole_step(self, batch, planned)
-
-    monkeypatch.setattr(loop._Run, "step", killed)
 
 
 def test_what_rests_stays_and_what_learns_moves(tiny, tmp_path):
@@ -51,13 +41,11 @@ def test_what_rests_stays_and_what_learns_moves(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("step", [5, 7, 9])
-def test_a_run_goes_on_in_a_stage_with_the_prompts_that_were_made_for_it(tiny, tmp_path, monkeypatch, step):
+def test_a_run_goes_on_in_a_stage_with_the_prompts_that_were_made_for_it(tiny, tmp_path, step):
     """Killed before the first step of the second stage, in its midst, and behind it."""
     train(Staged(tiny()), TASK, SETTINGS, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        stop_at(patch, step)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(Staged(tiny()), TASK, SETTINGS, tmp_path / "parts")
+    with power_cut(step):
+        train(Staged(tiny()), TASK, SETTINGS, tmp_path / "parts")
     method = Staged(tiny())
     train(method, TASK, SETTINGS, tmp_path / "parts", resume=True)
     assert method.calls == {5: [1, 2], 7: [2], 9: [2]}[step]
@@ -66,12 +54,10 @@ def test_a_run_goes_on_in_a_stage_with_the_prompts_that_were_made_for_it(tiny, t
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
 
 
-def test_prompts_that_are_gone_damaged_or_anothers_are_one_sentence(tiny, tmp_path, monkeypatch):
+def test_prompts_that_are_gone_damaged_or_anothers_are_one_sentence(tiny, tmp_path):
     folder = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stop_at(patch, 7)
-        with pytest.raises(RuntimeError, match="killed"):
-            train(Staged(tiny()), TASK, SETTINGS, folder)
+    with power_cut(7):
+        train(Staged(tiny()), TASK, SETTINGS, folder)
     path = folder / "stage1.pt"
     content = path.read_bytes()
     path.write_bytes(content[:-100] + b"?" + content[-99:])

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from mean_read import SHORT, rows
+from moments import at_step, power_cut
 from safetensors.torch import load_file
 
 from workbench import files, runs
@@ -24,7 +25,6 @@ from workbench.backbone import Backbone
 from workbench.methods import METHODS, build
 from workbench.runs import checkpoints, owners
 from workbench.tasks import Example, Task, load_task
-from workbench.training import loop
 from workbench.training.loop import TrainConfig, TrainingFailed, train
 
 CONFIG = replace(SHORT, snapshot_every=4)  # ten steps; checkpoints at 4, 8 and 10
@@ -47,10 +47,8 @@ def finished(tiny, task, tmp_path_factory) -> Path:
 def crashed(tiny, task, tmp_path_factory) -> Path:
     """The same run, ended in its seventh step: checkpoint and snapshot of step 4, rows up to 6."""
     folder = tmp_path_factory.mktemp("crashed") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, 7, lambda: fail("power cut"))
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(build("soft-prompt", tiny()), task, CONFIG, folder)
+    with power_cut(7):
+        train(build("soft-prompt", tiny()), task, CONFIG, folder)
     return folder
 
 
@@ -58,19 +56,6 @@ def crashed(tiny, task, tmp_path_factory) -> Path:
 def stopped(crashed, tmp_path) -> Path:
     """A copy of the crashed run, to do things to."""
     return Path(shutil.copytree(crashed, tmp_path / "stopped"))
-
-
-def fail(what: str) -> None:
-    raise RuntimeError(what)
-
-
-def at_step(monkeypatch, number: int, act) -> None:
-    def step(self, batch, planned, whole_step=loop._Run.step):
-        if planned.number == number:
-            act()
-        return whole_step(self, batch, planned)
-
-    monkeypatch.setattr(loop._Run, "step", step)
 
 
 def resume(tiny, task: Task, folder: Path, **settings) -> Path:
@@ -236,32 +221,31 @@ def test_an_owner_that_was_killed_is_followed(tmp_path):
     assert json.loads((tmp_path / "process.json").read_text()) == about  # nothing was begun
 
 
-def test_training_twice_in_one_folder_is_refused(tiny, task, tmp_path, monkeypatch):
+def test_training_twice_in_one_folder_is_refused(tiny, task, tmp_path):
     """A second one comes while the first is in its third step."""
     said = []
 
     def second() -> None:
-        monkeypatch.undo()
         for again in (False, True):
             with pytest.raises(ValueError, match=str(tmp_path)) as refused:
                 train(build("soft-prompt", tiny()), task, CONFIG, tmp_path / "run", resume=again)
             said.append(str(refused.value))
 
-    at_step(monkeypatch, 3, second)
-    train(build("soft-prompt", tiny()), task, CONFIG, tmp_path / "run")
+    with at_step(3, second):
+        train(build("soft-prompt", tiny()), task, CONFIG, tmp_path / "run")
     assert "holds a run already" in said[0]
     assert f"process {os.getpid()}" in said[1]
     assert [row["step"] for row in rows(tmp_path / "run")] == list(range(1, 11))
 
 
-def test_a_run_whose_folder_is_taken_away_ends(tiny, task, tmp_path, monkeypatch):
+def test_a_run_whose_folder_is_taken_away_ends(tiny, task, tmp_path):
     def another() -> None:
         shutil.rmtree(tmp_path / "run")
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "config.yaml").write_text("task: of another\n")
 
-    at_step(monkeypatch, 3, another)
-    with pytest.raises(TrainingFailed, match="was removed or made anew while this trained in it"):
+    gone = "was removed or made anew while this trained in it"
+    with pytest.raises(TrainingFailed, match=gone), at_step(3, another):
         train(build("soft-prompt", tiny()), task, CONFIG, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]
 
@@ -362,10 +346,9 @@ def test_one_question_is_enough_to_train(tiny, tmp_path, name):
     assert "probe_spread" not in first
 
 
-def test_printed_commands_can_be_pasted(tmp_path, stopped, tiny, task, monkeypatch):
+def test_printed_commands_can_be_pasted(tmp_path, stopped, tiny, task):
     folder = Path(stopped.rename(tmp_path / "my run (1)"))
-    at_step(monkeypatch, 6, lambda: os.kill(os.getpid(), 2))
-    with pytest.raises(KeyboardInterrupt) as said:
+    with pytest.raises(KeyboardInterrupt) as said, at_step(6, lambda: os.kill(os.getpid(), 2)):
         resume(tiny, task, folder)
     words = shlex.split(str(said.value).split("`")[1])
     assert words == ["workbench", "train", "--config", str(folder / "config.yaml"), "--out", str(folder), *words[-2:]]

@@ -12,13 +12,13 @@ from dataclasses import replace
 import pytest
 import torch
 from mean_read import SHORT, MeanRead, rows
+from moments import at_step, power_cut
 from safetensors.torch import load_file
 
 from workbench.files import read_jsonl
 from workbench.methods import build
 from workbench.methods.base import Losses
 from workbench.tasks import Task, load_task
-from workbench.training import loop
 from workbench.training.loop import TrainingFailed, train
 
 BEGUN = {"config.yaml", "metrics.jsonl", "checkpoint.pt", "process.json"}  # what a run has that did not end well
@@ -32,18 +32,6 @@ def task() -> Task:
 # ---------------------------------------------------------------------------------------------------- stop and resume
 
 
-def stop_at(monkeypatch, step: int) -> None:
-    """Ctrl-C while `step` is being computed."""
-    whole_step = loop._Run.step
-
-    def interrupted(self, batch, planned):
-        if planned.number == step:
-            signal.raise_signal(signal.SIGINT)
-        return whole_step(self, batch, planned)
-
-    monkeypatch.setattr(loop._Run, "step", interrupted)
-
-
 class Noisy(MeanRead):
     """Draws random numbers in training, as dropout does."""
 
@@ -55,13 +43,11 @@ class Noisy(MeanRead):
 
 
 @pytest.mark.parametrize("make", [lambda b: build("lta-thinker", b), Noisy], ids=["lta-thinker", "random draws"])
-def test_a_stopped_run_ends_as_if_never_stopped(tiny, tmp_path, task, monkeypatch, make):
+def test_a_stopped_run_ends_as_if_never_stopped(tiny, tmp_path, task, make):
     train(make(tiny()), task, SHORT, tmp_path / "whole")
     handler = signal.getsignal(signal.SIGINT)  # ignored where the tests run in a shell's background
-    with monkeypatch.context() as patch:
-        stop_at(patch, 6)
-        with pytest.raises(KeyboardInterrupt) as stopped:
-            train(make(tiny()), task, SHORT, tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt) as stopped, at_step(6, lambda: signal.raise_signal(signal.SIGINT)):
+        train(make(tiny()), task, SHORT, tmp_path / "parts")
     message = str(stopped.value)
     assert "stopped after step 6 of 10" in message
     assert "go on with resume=True" in message
@@ -76,31 +62,23 @@ def test_a_stopped_run_ends_as_if_never_stopped(tiny, tmp_path, task, monkeypatc
     assert clock == sorted(clock)
 
 
-def test_resuming_after_a_crash_makes_lost_rows_again(tiny, tmp_path, task, monkeypatch):
+def test_resuming_after_a_crash_makes_lost_rows_again(tiny, tmp_path, task):
     """A crash two steps behind the checkpoint: its rows are dropped and made again, none stands twice."""
 
-    def crash(self, batch, planned, step=loop._Run.step):
-        if planned.number == 7:
-            raise RuntimeError("power cut")
-        return step(self, batch, planned)
-
     train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "step", crash)
-        with pytest.raises(RuntimeError, match="power cut"):
-            train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "parts")
+    with power_cut(7):
+        train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "parts")
     assert [row["step"] for row in rows(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]  # the checkpoint is of step 4
     train(build("lta-thinker", tiny()), task, SHORT, tmp_path / "parts", resume=True)
     assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
 
 
-def test_a_second_interrupt_stops_at_once(tiny, tmp_path, task, monkeypatch):
-    def twice(self, batch, planned):
+def test_a_second_interrupt_stops_at_once(tiny, tmp_path, task):
+    def twice() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop._Run, "step", twice)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), at_step(1, twice):
         train(build("soft-prompt", tiny()), task, SHORT, tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
