@@ -143,7 +143,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         "lt_tuning_chain": figures.response(
             chain.rename(columns={"measure": "statistic"}), x="step", color="arm", facet="statistic",
             points=chain_runs.rename(columns={"measure": "statistic"}), x_title="thought of the chain",
-            y_title={name: f"{name.replace('_', ' ')} ({unit})" for name, (unit, _) in diagnostics.CHAIN.items()},
+            y_title={name: figures.statistic_title(name, unit) for name, (unit, _) in diagnostics.CHAIN.items()},
             n="n", of="seeds",
         ),
         "lt_tuning_along": figures.response(

@@ -79,13 +79,13 @@ def collapse_along(
         table.assign(**{over: table[over].astype(int), **({"store": table["store"].astype(str)} if several else {})}),
         x=over, y="value", facet="statistic", color="store" if several else None, level=level, width=width,
         x_title="slot" if over == "step" else "training step",
-        y_title={name: _title(name, units[name]) for name in found},
+        y_title={name: statistic_title(name, units[name]) for name in found},
     )  # fmt: skip
     return add_to_caption(figure, "; no point where thoughts do not differ") if len(rows) < len(asked) else figure
 
 
-def _title(statistic: str, unit: str) -> str:
-    """A panel's: the statistic with its unit, unless its name says that."""
+def statistic_title(statistic: str, unit: str) -> str:
+    """A panel's title: the statistic with its unit, unless its name says that."""
     if statistic == "cosine":
         return "question cosine"
     return plain(statistic) if statistic.endswith(unit) else f"{plain(statistic)} ({unit})"
