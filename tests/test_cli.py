@@ -242,7 +242,10 @@ MISTAKES = {
         r"--training\.epochs: expected int, got many; see workbench train",
     ),
     "choice": ("train --options.slots x", r"--options\.slots: expected one of 'learned', 'token-ids', got x; see"),
-    "optional": ("collect --count few --out a.nc", r"--count: expected int, null, got few; see workbench collect"),
+    "optional": (
+        "collect --count few --out a.nc",
+        r"--count: expected (int, null|null, int), got few; see workbench collect",
+    ),
     "no output": ("collect", r"workbench collect needs out; see workbench collect --help$"),
     "experiment": ("experiment nonsense", r"^workbench: name: expected one of 'loss-ablation', .*, got nonsense"),
     "no stores": ("score", r"workbench score needs stores; see workbench score --help$"),
