@@ -14,13 +14,14 @@ T = TypeVar("T")
 SEEDS = (0, 2**32 - 1)  # what every generator of random numbers takes
 
 
-def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
-    """`known[name]`, or one sentence that lists the known names and the nearest one."""
+def choose(kind: str, name: str, known: Mapping[str, T], advice: str = "") -> T:
+    """`known[name]`, or one sentence that lists the known names and the nearest one, with further `advice`."""
     if name in known:
         return known[name]
     near = difflib.get_close_matches(str(name)[:MOST], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {quoted(name)}: use one of {', '.join(sorted(known))}{hint}")
+    more = f"; {advice}" if advice else ""
+    raise ValueError(f"unknown {kind} {quoted(name)}: use one of {', '.join(sorted(known))}{hint}{more}")
 
 
 def bounded(config: Any, **bounds: tuple[float, float]) -> None:
