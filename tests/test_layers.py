@@ -25,7 +25,7 @@ ALLOWED = {
     "places": "",
     "config": "files",
     "tasks": "config files",
-    "plugins": "files tasks",
+    "plugins": "config files tasks",
     "backbone": "config files places",
     "methods": "config tasks backbone",
     "store": "files",
@@ -36,8 +36,7 @@ ALLOWED = {
     "figures": "files analysis runs",  # of runs: commit and versions, without torch
     "widgets": "files store analysis runs figures",
     "checks": "config files tasks backbone methods",
-    "experiments": "config files places tasks plugins backbone methods store analysis runs training evidence "
-    "figures",
+    "experiments": "config files places tasks plugins backbone methods store analysis runs training evidence figures",
     "bench": "files places tasks backbone methods store analysis runs training evidence",
     "commands": "config files tasks plugins backbone methods store analysis runs training evidence figures checks experiments "
     "bench",

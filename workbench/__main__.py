@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from .commands import acts, options
-from .config import choose
+from .config import Notice, choose
 from .files import MOST, shown
 
 
@@ -28,11 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         empty = next((word for word in argv if re.fullmatch(r"--[\w.-]+=--", word)), None)
         if empty is not None:  # argparse drops the value and jsonargparse stumbles over what is left
             raise ValueError(f"{empty} gives no value; give one, or leave it out")
-        warnings.showwarning = _aloud
-        parser = _parser(argv)
-        arguments = parser.instantiate(parser.parse_args(argv))
-        command = str(arguments["command"])
-        return COMMANDS[command].run(arguments[command]) or 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", Notice)
+            warnings.showwarning = _aloud
+            parser = _parser(argv)
+            arguments = parser.instantiate(parser.parse_args(argv))
+            command = str(arguments["command"])
+            return COMMANDS[command].run(arguments[command]) or 0
     except ArgumentError as error:
         print(f"workbench: {_brief(_sentence(error, argv), argv)}", file=sys.stderr)
         return 2
@@ -54,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _aloud(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    """A warning of ours is a sentence for the reader; others are shown as Python does."""
-    if category.__module__.startswith("workbench."):
+    """A notice is a sentence for the reader; other warnings are shown as Python does."""
+    if issubclass(category, Notice):
         print(f"workbench: {message}", file=sys.stderr)
     else:
         _PLAIN(message, category, *place)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .config import Notice
 from .files import digest, placed, quoted, read_text, shown
 from .tasks import OWN, TASKS, Task
 
@@ -25,9 +26,10 @@ WHAT = "a Python file with tasks or methods"
 PREFIX = "workbench_plugin_"
 _loaded: dict[str, str] = {}  # module name -> path@checksum
 _home: dict[str, str] = {}  # task -> the module it stands in
+_said: set[str] = set()  # sentences about changes, each said once
 
 
-class PluginChanged(UserWarning):
+class PluginChanged(Notice):
     """A plugin is not the one that a run was made with."""
 
 
@@ -98,7 +100,9 @@ def _parted(source: str) -> tuple[str, str]:
 def _say(path: str, then: str, now: str) -> None:
     if then and now and then != now:
         said = f"plugin {shown(path)} has changed since the run was made (checksum {then} then, {now} now)"
-        warnings.warn(PluginChanged(said), stacklevel=4)
+        if said not in _said:
+            _said.add(said)
+            warnings.warn(PluginChanged(said), stacklevel=4)
 
 
 def _run(path: str, text: str, name: str) -> ModuleType:
@@ -129,7 +133,9 @@ def _line(error: BaseException, path: str) -> str:
 
 def _reason(error: BaseException) -> str:
     said = shown(error.msg if isinstance(error, SyntaxError) else error)
-    return said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return (
+        said if isinstance(error, ValueError) else f"{type(error).__name__}: {said}" if said else type(error).__name__
+    )
 
 
 def _register(path: str, module: ModuleType) -> None:
@@ -158,4 +164,3 @@ def _given(task: Task) -> Callable[[str | None], Task]:
         return task
 
     return make
-

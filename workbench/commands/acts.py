@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ..files import shown
+from ..files import placed, shown
 from . import options
 
 
@@ -30,7 +30,7 @@ def _method_and_task(given: Namespace) -> tuple[Any, Any]:
     """Those of `--run`, or those the options describe."""
     from ..plugins import remembered
     from ..runs import load_method, read_config
-    from ..tasks import laid_out, load_task, over
+    from ..tasks import elsewhere, laid_out, load_task, over
 
     if given.run is None:
         task = load_task(given.task or options.TASK, given.data, given.parse, given.prompts, given.layout)
@@ -40,7 +40,8 @@ def _method_and_task(given: Namespace) -> tuple[Any, Any]:
         remembered(about)
         known = about if given.task in (None, about["task"]) else {}
         data, prompts = (getattr(given, name) or known.get(name) for name in ("data", "prompts"))
-        layout = over(laid_out(known.get("layout")), given.layout)
+        reading = over if data is None or placed(data) == known.get("data") else elsewhere
+        layout = reading(laid_out(known.get("layout")), given.layout)
         method = load_method(given.run, step=given.step)
         task = load_task(given.task or about["task"], data, given.parse, prompts, layout)
     _say_prompts(task)

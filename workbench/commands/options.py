@@ -192,7 +192,9 @@ def _task(parser: ArgumentParser, argv: Sequence[str], default: str | None, mean
     _own(parser, argv)
     parser.add_argument("--task", type=str | None, default=default, help=f"{meant}: one of {', '.join([*TASKS, *OWN])}")
     own = "a file or folder of your own (task jsonl)"
-    parser.add_argument("--data", type=str | None, default=None, help=f"what it reads: a path, hub id, difficulty; {own}")
+    parser.add_argument(
+        "--data", type=str | None, default=None, help=f"what it reads: a path, hub id, difficulty; {own}"
+    )
     pack = "YAML with the task's message in other words (see workbench/tasks/prompts.py)"
     parser.add_argument("--prompts", type=str | None, default=None, help=pack)
     parser.add_argument("--layout", type=Layout, default=Layout())

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Literal, TypeVar, get_args, overload
 
 from ..files import placed
-from .layout import Layout, laid_out, over
+from .layout import Layout, elsewhere, laid_out, over
 from .prompts import Pack, load_pack
 
 Split = Literal["train", "dev", "test"]

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from ..config import Notice
 from ..files import shown, visible
 from . import Example, Split, Task
 from .layout import NONE, Kind, Layout, found, split_names
@@ -27,10 +28,11 @@ from .taking import (
 )  # fmt: skip
 
 DEV, TEST, SEED = 0.1, 0.2, 0  # shares of train, where no file is the split's, and the seed of the hash
+NO_ID, SAME_ID = "there is no id", "the id stands before"
 LOOKED_AT = 1000  # rows, to tell the kind of the answers
 
 
-class RowsLeftOut(UserWarning):
+class RowsLeftOut(Notice):
     """Rows of a file could not be read and are left out."""
 
 
@@ -80,9 +82,10 @@ def task(source: str | None = None, layout: Layout | None = None) -> Task:
     assert asked.kind is not None
     letters, first = _options(asked, all_rows)
     how = reading(asked.kind, letters)
-    if asked.id not in (None, NONE) and (layout is None or layout.id is None) and not _unique(asked, all_rows):
-        asked = replace(asked, id=NONE)
     account = _read(all_rows, asked, parts, how, first)
+    if account.refused.keys() & {NO_ID, SAME_ID} and (layout is None or layout.id is None):
+        asked = replace(asked, id=NONE)  # a column that is called so, but does not tell one example from another
+        account = _read(all_rows, asked, parts, how, first)
     worked = any(example.steps for found in account.examples.values() for example in found)
     if asked.instruction is None:
         lead = "Solve the problem step by step, one short step per line." if worked else "Answer the question."
@@ -181,20 +184,10 @@ def _options(layout: Layout, all_rows: Sequence[Found]) -> tuple[str, int | None
     return "ABCDEFGHIJ"[:most], counted_from(places)
 
 
-def _unique(layout: Layout, all_rows: Sequence[Found]) -> bool:
-    try:
-        names = [text(found.row, str(layout.id)) for found in all_rows]
-    except Refused:
-        return False
-    return len(set(names)) == len(names)
-
-
 # ------------------------------------------------------------------------------------------------------------- examples
 
 
-def _read(
-    all_rows: Sequence[Found], layout: Layout, parts: set[Split], how: Reading, first: int | None
-) -> Account:
+def _read(all_rows: Sequence[Found], layout: Layout, parts: set[Split], how: Reading, first: int | None) -> Account:
     account = Account()
     part_of_question: dict[str, Split] = {}
     seen: set[tuple[Any, ...]] = set()
@@ -209,7 +202,7 @@ def _read(
             if (asked, example.answer, example.steps) in seen:
                 raise Refused("the same example stands before", example.question)
             if ("id", example.id) in seen:
-                raise Refused("the id stands before", example.id)
+                raise Refused(SAME_ID, example.id)
         except Refused as error:
             account.refuse(found, error)
             continue
@@ -223,15 +216,25 @@ def _example(found: Found, layout: Layout, how: Reading, first: int | None) -> E
     if layout.kind == "choice":
         marks, texts = choices(row, str(layout.options))
         answer = chosen(row.get(column), marks, texts, first)
-        question = "\n".join([question, *(f"{letter}) {one}" for letter, one in zip("ABCDEFGHIJ", texts, strict=False))])
+        question = "\n".join(
+            [question, *(f"{letter}) {one}" for letter, one in zip("ABCDEFGHIJ", texts, strict=False))]
+        )
     else:
         assert layout.kind is not None
         answer = gold(final(row, column), layout.kind, how)
     worked = steps(row, layout, answer)
-    name = found.place if layout.id in (None, NONE) else text(row, str(layout.id))
     named = split_names(layout.labels, list(row)) if layout.labels else []
     labels = measured(question, worked) | {one: label(row, one) for one in named}
-    return Example(name, question, worked, answer, labels)
+    return Example(_id(found, layout), question, worked, answer, labels)
+
+
+def _id(found: Found, layout: Layout) -> str:
+    if layout.id in (None, NONE):
+        return found.place
+    try:
+        return text(found.row, str(layout.id))
+    except Refused as error:
+        raise Refused(NO_ID, error.value) from error
 
 
 def _split_of(asked: str, layout: Layout, parts: set[Split]) -> Split:
@@ -268,4 +271,3 @@ def _taken(layout: Layout, parts: set[Split], count: int, account: Account) -> t
         shares = " and ".join(f"{getattr(layout, name):g} as {name}" for name in cut)
         lines.append(f"cut from train by a hash of the question: {shares} (seed {layout.seed})")
     return tuple(lines)
-

@@ -48,20 +48,30 @@ class Layout:
             choose("kind of answers", self.kind, dict.fromkeys(get_args(Kind)))
         bounded(self, dev=(0, 1), test=(0, 1))
         if (self.dev or 0) + (self.test or 0) > 1:
-            raise ValueError(f"dev is {self.dev:g} and test {self.test:g} of the file; give shares of at most 1 together")
+            raise ValueError(
+                f"dev is {self.dev:g} and test {self.test:g} of the file; give shares of at most 1 together"
+            )
 
 
 def laid_out(given: Layout | Mapping[str, Any] | None) -> Layout:
     """A layout as it is, or from plain values as a run's config holds them."""
     if isinstance(given, Layout):
         return given
-    return configured(Layout, given or {})
+    return configured(Layout, given) if given else Layout()
 
 
 def over(base: Layout, more: Layout) -> Layout:
     """`base` with what `more` says in place of it."""
     said = {field.name: getattr(more, field.name) for field in fields(Layout)}
     return replace(base, **{name: value for name, value in said.items() if value is not None})
+
+
+def elsewhere(base: Layout, more: Layout) -> Layout:
+    """What `base` says of another file than its own: no columns, and its instruction while the answers are of its kind."""
+    kept = replace(base, **dict.fromkeys((*USUAL, "labels")))
+    if more.kind not in (None, base.kind):
+        kept = replace(kept, instruction=None)
+    return over(kept, more)
 
 
 # ------------------------------------------------------------------------------------------------------- usual names

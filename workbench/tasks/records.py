@@ -85,7 +85,9 @@ def records(native: Native, part: str, source: str) -> list[Record]:
     """The records of one part, in their order; an error of one sentence names the file and line, or what to give."""
     path, file = Path(source).expanduser(), native.files[part]
     if path.is_file() and len(native.files) > 1 and path.stem != Path(file).stem:
-        raise ValueError(f"{shown(path)} has no {part} part; give the folder that holds {file}, or a hub id; {OWN_FILE}")
+        raise ValueError(
+            f"{shown(path)} has no {part} part; give the folder that holds {file}, or a hub id; {OWN_FILE}"
+        )
     if path.exists():
         path = path / file if path.is_dir() else path
         rows = [(f"{path}, line {number}", row) for number, row in native.read(path, native.fields)]
