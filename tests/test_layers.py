@@ -38,8 +38,8 @@ ALLOWED = {
     "checks": "config files tasks backbone methods",
     "experiments": "config files places tasks plugins backbone methods store analysis runs training evidence figures",
     "bench": "files places tasks backbone methods store analysis runs training evidence",
-    "commands": "config files tasks plugins backbone methods store analysis runs training evidence figures checks experiments "
-    "bench",
+    "commands": "config files tasks plugins backbone methods store analysis runs training evidence figures checks "
+    "experiments bench",
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "analysis", "figures", "widgets")

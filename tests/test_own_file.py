@@ -76,7 +76,8 @@ def test_the_same_rows_are_the_same_examples_in_every_kind_of_file(tmp_path, kin
         instruction="Solve the problem step by step, one short step per line. End with a line that reads '#### ' and "
         "the number.",
     )  # fmt: skip
-    assert task.parse("so\n#### 6.0") == "6.0" and task.same("6.0", "6")
+    assert task.parse("so\n#### 6.0") == "6.0"
+    assert task.same("6.0", "6")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +168,8 @@ def test_the_kind_of_answer_is_found(tmp_path, answers, kind, completion, right)
     assert task.layout.kind == kind
     first = task.load("train")[0]
     read = task.parse(completion)
-    assert read is not None and task.same(read, first.answer) is right
+    assert read is not None
+    assert task.same(read, first.answer) is right
     assert task.same(task.parse(f"#### {first.answer}"), first.answer)
 
 
@@ -182,7 +184,9 @@ def test_a_file_is_cut_by_a_hash_and_a_question_stays_where_it_is(tmp_path):
     few, many = cut(svamp(300)), cut(svamp(400)[::-1])
     assert few == {name: many[name] for name in few}
     counts = [list(many.values()).count(split) for split in SPLITS]
-    assert sum(counts) == 400 and 20 < counts[1] < 60 and 50 < counts[2] < 110
+    assert sum(counts) == 400
+    assert 20 < counts[1] < 60
+    assert 50 < counts[2] < 110
     assert cut(svamp(300), seed=1) != few
     assert set(cut(svamp(300), dev=0.5, test=0.5).values()) == {"dev", "test"}
 
@@ -198,7 +202,8 @@ def test_a_folder_has_its_own_splits_and_no_question_is_in_two(tmp_path):
     found = {split: {example.id for example in task.load(split)} for split in SPLITS}
     assert found["test"] == {f"chal-{k}" for k in range(10)}
     assert found["train"] | found["dev"] == {f"chal-{k}" for k in range(10, 40)}
-    assert found["dev"] and not found["train"] & found["dev"]
+    assert found["dev"]
+    assert not found["train"] & found["dev"]
 
 
 def test_ids_that_are_not_one_each_are_places(tmp_path):
@@ -228,7 +233,8 @@ def test_rows_that_cannot_be_read_are_said_with_their_place(tmp_path):
         f"the same example stands before: 1 row (first own.json, row 10, {rows[8]['Body'] + ' How many has Tom?'!r})",
     }
     said = account(task)
-    assert "rows: 12, 5 of them left out" in said and "examples: train 7; dev none" in said
+    assert "rows: 12, 5 of them left out" in said
+    assert "examples: train 7; dev none" in said
     assert all(f"  {sentence}" in said for sentence in task.refused)
 
 
@@ -305,14 +311,14 @@ def test_a_split_without_examples_says_what_to_do(tmp_path):
     ):
         task.examples("train")
     task = load_task("jsonl", written(tmp_path / "own.json", svamp(4)), layout={"dev": 0})
-    with pytest.raises(ValueError, match="has no dev examples .*a larger --layout.dev"):
+    with pytest.raises(ValueError, match=r"has no dev examples .*a larger --layout\.dev"):
         task.examples("dev")
 
 
 def test_only_a_file_of_ones_own_has_a_layout(tmp_path):
     with pytest.raises(ValueError, match="task 'arith' knows how its files are laid out"):
         load_task("arith", layout=Layout(seed=1))
-    with pytest.raises(ValueError, match="has no test part; .* a file with columns of its own is read by task jsonl"):
+    with pytest.raises(ValueError, match=r"has no test part; .* a file with columns of its own is read by task jsonl"):
         load_task("gsm8k", written(tmp_path / "own.json", svamp(4))).examples("test")
 
 
@@ -327,8 +333,10 @@ def test_from_a_file_to_a_run_a_store_and_the_same_run_again(tmp_path, tiny_fold
     assert "question: Body+Question" in capsys.readouterr().out
     assert main(["train", *what, *own, *SHORT, "--out", str(tmp_path / "run")]) == 0
     config = runs.read_config(tmp_path / "run")
-    assert config["task"] == "jsonl" and config["data"] == path
-    assert config["layout"]["question"] == "Body+Question" and config["layout"]["seed"] == 3
+    assert config["task"] == "jsonl"
+    assert config["data"] == path
+    assert config["layout"]["question"] == "Body+Question"
+    assert config["layout"]["seed"] == 3
     end = ["--decoding.max_new_tokens", "4", "--out", str(tmp_path / "t.nc")]
     assert main(["collect", "--run", str(tmp_path / "run"), *end]) == 0
     found = store.load(tmp_path / "t.nc")

@@ -100,7 +100,8 @@ def test_named_once_it_is_known_to_all_that_the_run_goes_through(mine, forget, t
     asked = ["--backbone", str(tiny_folder()), "--method", "wait", "--options.count", "2", "--task", "sums"]
     assert main(["train", "--plugins", str(mine), *asked, *OPTIONS, "--out", str(run)]) == 0
     config = runs.read_config(run)
-    assert config["plugins"].startswith(f"{mine}@") and len(config["plugins"]) == len(f"{mine}@") + 12
+    assert config["plugins"].startswith(f"{mine}@")
+    assert len(config["plugins"]) == len(f"{mine}@") + 12
     forget()
     assert main(["collect", "--run", str(run), *out]) == 0
     found = store.load(tmp_path / "t.nc")
@@ -151,7 +152,8 @@ def test_the_background_run_knows_what_is_known_here(mine, tmp_path, tiny_folder
     process = runs.start_training(tmp_path / "run", config)
     assert process.wait(timeout=300) == 0, (tmp_path / "run" / "log.txt").read_text()
     config = runs.read_config(tmp_path / "run")
-    assert config["plugins"] == plugins.loaded()[0] and config["data"] == "x"
+    assert config["plugins"] == plugins.loaded()[0]
+    assert config["data"] == "x"
 
 
 @pytest.mark.slow
@@ -189,7 +191,8 @@ def test_a_bad_plugin_is_one_sentence(mine, capsys, text, complaint):
     assert plugins.loaded() == []
     assert main(["train", "--plugins", str(mine)]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("workbench: plugin ") and told.count("\n") == 1
+    assert told.startswith("workbench: plugin ")
+    assert told.count("\n") == 1
 
 
 def test_what_is_unknown_says_how_to_make_it_known(capsys):
@@ -205,7 +208,8 @@ def test_the_same_text_is_run_once_and_a_new_one_again(mine):
         assert first is second
         mine.write_text(SOURCE.replace('sums = wb.Task("sums"', 'sums = wb.Task("more"'))
         wb.load_plugins(mine)
-    assert "more" in tasks.OWN and "sums" not in tasks.OWN
+    assert "more" in tasks.OWN
+    assert "sums" not in tasks.OWN
     assert METHODS["wait"].__module__ == first.__name__
     with pytest.raises(ValueError, match="task 'more' reads nothing, and 'x' is given: leave --data out"):
         wb.load_task("more", "x")

@@ -205,8 +205,10 @@ def test_an_answer_is_the_sentence_behind_the_mark_or_all_there_is(completion, a
 
 def test_a_concept_alone_in_a_box_is_right_for_its_sentence_only():
     same = load_task("prosqa").same
-    assert same("wugs", "Tom is a wugs.") and same("Tom is a wugs.", "Tom is a wugs.")
-    assert not same("daxes", "Tom is a wugs.") and not same("Bob is a wugs.", "Tom is a wugs.")
+    assert same("wugs", "Tom is a wugs.")
+    assert same("Tom is a wugs.", "Tom is a wugs.")
+    assert not same("daxes", "Tom is a wugs.")
+    assert not same("Bob is a wugs.", "Tom is a wugs.")
     assert prosqa.path_kind(QUESTION, "\\boxed{dd}") == "correct label"
 
 

@@ -30,7 +30,8 @@ def _method_and_task(given: Namespace) -> tuple[Any, Any]:
     """Those of `--run`, or those the options describe."""
     from ..plugins import remembered
     from ..runs import load_method, read_config
-    from ..tasks import elsewhere, laid_out, load_task, over
+    from ..tasks import load_task
+    from ..tasks.layout import elsewhere, laid_out, over
 
     if given.run is None:
         task = load_task(given.task or options.TASK, given.data, given.parse, given.prompts, given.layout)

@@ -25,7 +25,8 @@ ROW = 256  # numbers of each frozen tensor that are looked at: other weights dif
 # the plugins: one that was mended can go on, and it is said that it has changed.
 FREE = (
     "gradient_checkpointing", "processes", "prefix_cache", "prefix_cache_gib", "compile", "padded", "full_logits",
-    "micro_batch", "plugins", "log_every", "probe_every", "probe_examples", "probe_answers", "save_every", "snapshot_every",
+    "micro_batch", "plugins", "log_every", "probe_every", "probe_examples", "probe_answers", "save_every",
+    "snapshot_every",
 )  # fmt: skip
 
 

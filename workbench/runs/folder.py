@@ -81,8 +81,9 @@ def start_training(
     """Start `workbench train` in a process of its own; its output goes to log.txt in `folder`.
 
     config: settings as in `workbench train --config`, differences from the defaults; None goes on with the run that
-    was stopped in `folder`. Plugins that are loaded here are loaded there, unless it names others. `threads`: of torch; several runs that share cores are fastest with one each. SIGINT
-    (`process.send_signal(signal.SIGINT)`) makes the run finish its step, save and end.
+    was stopped in `folder`. Plugins that are loaded here are loaded there, unless it names others. `threads`: of torch;
+    several runs that share cores are fastest with one each. SIGINT (`process.send_signal(signal.SIGINT)`) makes the run
+    finish its step, save and end.
     """
     folder = Path(folder)
     refuse(folder)

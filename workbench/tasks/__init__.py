@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Literal, TypeVar, get_args, overload
 
 from ..files import placed
-from .layout import Layout, elsewhere, laid_out, over
+from .layout import Layout, laid_out
 from .prompts import Pack, load_pack
 
 Split = Literal["train", "dev", "test"]
@@ -167,7 +167,7 @@ def load_task(
     home = import_module(f".{TASKS[name][0]}", __name__) if name in TASKS else None
     if source is not None and source not in getattr(home, "DIFFICULTIES", ()):
         source = placed(source)  # what a run remembers is found from any folder
-    make = OWN[name] if home is None else getattr(home, TASKS[name][1])
+    make: Callable[..., Task] = OWN[name] if home is None else getattr(home, TASKS[name][1])
     task = make(source, how) if name == "jsonl" else make(source)
     if prompts is not None:
         task = replace(task, prompts=load_pack(prompts).about(name))

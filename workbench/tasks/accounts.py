@@ -1,4 +1,4 @@
-"""What `workbench tasks` shows: what the tasks are, and of one of them what was read, a first example, what was left out."""
+"""What `workbench tasks` shows: what the tasks are, or of one what was read, a first example, what was left out."""
 
 from importlib import import_module
 from inspect import getdoc
@@ -19,7 +19,7 @@ def about(name: str) -> str:
 
 
 def account(task: Task) -> str:
-    """How a task was read: its columns where the file is the user's, examples by split, the first one, what was refused."""
+    """How a task was read: columns of the user's file, examples by split, the first one, what was left out."""
     found = {split: _count(task, split) for split in get_args(Split)}
     lines = [f"task {task.name}" + (f", {task.source}" if task.source else ""), *task.taken]
     lines.append("examples: " + "; ".join(f"{split} {said}" for split, (_, said) in found.items()))

@@ -190,7 +190,7 @@ def math_answer(completion: str) -> str | None:
 
 
 def text_answer(completion: str) -> str | None:
-    """The line behind the last `####`, else what is in the last \\boxed{} or behind the last "the answer is"; or None."""
+    """The line behind the last `####`, else in the last \\boxed{}, else behind the last "the answer is"; or None."""
     said = _said(completion)
     if said is None:
         found = re.findall(r"(?i:\bthe (?:final |correct )?answer(?: is\b:?|:))[ \t]*([^\n]+)", completion)

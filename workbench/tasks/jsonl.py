@@ -1,4 +1,4 @@
-"""A user's own questions: a file, cut into splits by a hash, or a folder with files for them (`tables` reads which kinds).
+"""A user's own questions: a file, cut into splits by a hash, or a folder with a file for each (kinds: `tables`).
 
     load_task("jsonl", "svamp.json")                                  # columns and kind of answer as they are found
     load_task("jsonl", "mine", layout={"question": "Body+Question", "kind": "number"})
@@ -19,13 +19,26 @@ from typing import Any
 from ..config import Notice
 from ..files import shown, visible
 from . import Example, Split, Task
-from .layout import NONE, Kind, Layout, found, split_names
+from .layout import NONE, Kind, Layout, resolved, split_names
 from .records import ORDER, measured
 from .tables import READERS, part_of, rows
 from .taking import (
-    NAMED, Reading, Refused, choices, chosen, counted_from, final, gold, kind_of, label, plain, reading, shown_value,
-    steps, text,
-)  # fmt: skip
+    NAMED,
+    Reading,
+    Refused,
+    choices,
+    chosen,
+    counted_from,
+    final,
+    gold,
+    kind_of,
+    label,
+    plain,
+    reading,
+    shown_value,
+    steps,
+    text,
+)
 
 DEV, TEST, SEED = 0.1, 0.2, 0  # shares of train, where no file is the split's, and the seed of the hash
 NO_ID, SAME_ID = "there is no id", "the id stands before"
@@ -75,7 +88,7 @@ def task(source: str | None = None, layout: Layout | None = None) -> Task:
     all_rows, parts = _rows(Path(source).expanduser())
     columns = list(dict.fromkeys(str(name) for found in all_rows for name in found.row))
     try:
-        asked = found(layout or Layout(), columns)
+        asked = resolved(layout or Layout(), columns)
     except ValueError as error:
         raise ValueError(f"{shown(source)}: {error}") from error
     asked = replace(asked, kind=asked.kind or _kind(asked, all_rows), **_shares(asked))
@@ -131,8 +144,8 @@ def _rows(path: Path) -> tuple[list[Found], set[Split]]:
         if not named and len(files) != 1:
             what = "no such file" if not files else "several"
             raise ValueError(
-                f"{shown(path)} has {what}: give a folder with train, dev and test files ({', '.join(READERS)}), or one "
-                "file"
+                f"{shown(path)} has {what}: give a folder with train, dev and test files ({', '.join(READERS)}), or "
+                "one file"
             )
     all_rows: list[Found] = []
     parts: set[Split] = set()
@@ -178,7 +191,7 @@ def _options(layout: Layout, all_rows: Sequence[Found]) -> tuple[str, int | None
         try:
             count = len(choices(found.row, str(layout.options))[1])
             most = max(most, count)
-            places.append((plain(found.row.get(layout.answer)), count))
+            places.append((plain(found.row.get(str(layout.answer))), count))
         except Refused:
             continue
     return "ABCDEFGHIJ"[:most], counted_from(places)

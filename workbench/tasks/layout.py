@@ -67,7 +67,7 @@ def over(base: Layout, more: Layout) -> Layout:
 
 
 def elsewhere(base: Layout, more: Layout) -> Layout:
-    """What `base` says of another file than its own: no columns, and its instruction while the answers are of its kind."""
+    """What `base` says of another file than its own: no columns; its instruction while answers are of its kind."""
     kept = replace(base, **dict.fromkeys((*USUAL, "labels")))
     if more.kind not in (None, base.kind):
         kept = replace(kept, instruction=None)
@@ -95,7 +95,7 @@ def split_names(given: str, columns: Sequence[str]) -> list[str]:
     return [given] if given in columns else [name.strip() for name in given.split("+")]
 
 
-def found(layout: Layout, columns: Sequence[str]) -> Layout:
+def resolved(layout: Layout, columns: Sequence[str]) -> Layout:
     """The layout with every column found; ValueError, one sentence, for one that is not there."""
     taken: dict[str, str] = {}
     for part in USUAL:
@@ -111,8 +111,8 @@ def found(layout: Layout, columns: Sequence[str]) -> Layout:
     for part in ("question", "answer"):
         if taken[part] == NONE:
             raise ValueError(
-                f"no column is called as the {part} usually is; give --layout.{part} (layout={{{part!r}: ...}}), one of "
-                f"{', '.join(columns)}"
+                f"no column is called as the {part} usually is; give --layout.{part} (layout={{{part!r}: ...}}), one "
+                f"of {', '.join(columns)}"
             )
     return replace(layout, **taken)
 

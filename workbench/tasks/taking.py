@@ -1,9 +1,10 @@
 """What a row of a user's own file holds, as text: question, options, answer, steps; or why the row is left out.
 
-A value is taken as it is written where that can be: "9 (apples)" is the number 9, [9.0] is 9, an option's letter, text or
-place is its letter, "( 8.0 - 3.0 )" with the answer 5 is the step "8 - 3 = 5". What could mean two things is refused.
+A value is taken as it is written where that can be: "9 (apples)" is the number 9, [9.0] is 9, an option's letter, text
+or place is its letter, "( 8.0 - 3.0 )" with the answer 5 is the step "8 - 3 = 5". What could mean two things is refused.
 """
 
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,10 +117,8 @@ def kind_of(answers: Sequence[str]) -> Kind:
     for kind in ("number", "yes-no"):
         how, right = reading(kind, ""), 0
         for written in answers:
-            try:
+            with contextlib.suppress(Refused):
                 right += bool(gold(written, kind, how))
-            except Refused:
-                pass
         if right and right >= 0.75 * len(answers):
             return kind
     return "latex" if any(re.search(r"\\[a-zA-Z]+|\$|\^", written) for written in answers) else "text"
@@ -181,7 +180,7 @@ def counted_from(places: Sequence[tuple[Any, int]]) -> int | None:
 
 
 def steps(row: Row, layout: Layout, answer: str) -> tuple[str, ...]:
-    """The worked steps, a line each; none where there are none. Without a column: what stands before the answer's ####."""
+    """The worked steps, a line each, if there are any. Without a column: what stands before the answer's ####."""
     if layout.steps == NONE or layout.steps is None:
         written = row.get(str(layout.answer))
         value = written.rpartition("####")[0] if isinstance(written, str) else None
