@@ -1,7 +1,7 @@
 """What a row of a user's own file holds, as text: question, options, answer, steps; or why the row is left out.
 
 A value is taken as it is written where that can be: "9 (apples)" is the number 9, [9.0] is 9, an option's letter, text
-or place is its letter, "( 8.0 - 3.0 )" with the answer 5 is the step "8 - 3 = 5". What could mean two things is refused.
+or place is its letter, "( 8.0 - 3.0 )" with the answer 5 is the step "8 - 3 = 5". What could mean two is refused.
 """
 
 import contextlib
