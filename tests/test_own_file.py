@@ -155,7 +155,7 @@ def test_a_place_that_could_be_two_options_is_left_out(tmp_path):
     ("answers", "kind", "completion", "right"),
     [
         ([True, False], "yes-no", "Yes, it is.", True),
-        (["no", "yes"], "yes-no", "#### yes", False),
+        (["no", "yes", 1, 0], "yes-no", "#### yes", False),
         (["$\\frac{1}{2}$", "x^2"], "latex", "so \\boxed{\\frac{1}{2}}", True),
         (["Paris", "the Seine"], "text", "The answer is paris.", True),
         (["Paris", "Rome"], "text", "Paris is nice\n#### Rome", False),
@@ -171,6 +171,13 @@ def test_the_kind_of_answer_is_found(tmp_path, answers, kind, completion, right)
     assert read is not None
     assert task.same(read, first.answer) is right
     assert task.same(task.parse(f"#### {first.answer}"), first.answer)
+
+
+def test_what_a_table_leaves_empty_is_nothing(tmp_path):
+    rows = [{"question": f"Q{k}?", "cot": None if k else "2+1=3", "answer": 3 + k} for k in range(3)]
+    for kind in ("parquet", "csv", "json"):
+        task = load_task("jsonl", written(tmp_path / f"own.{kind}", rows), layout={"test": 0, "dev": 0})
+        assert [example.steps for example in task.load("train")] == [("2+1=3",), (), ()]
 
 
 # -------------------------------------------------------------------------------------------------------------- splits

@@ -103,18 +103,7 @@ def task(source: str | None = None, layout: Layout | None = None) -> Task:
     if asked.instruction is None:
         lead = "Solve the problem step by step, one short step per line." if worked else "Answer the question."
         asked = replace(asked, instruction=f"{lead} End with a line that reads '#### ' and {how.what}.")
-    if account.left_out > len(all_rows) / 2:
-        raise ValueError(
-            f"{shown(source)}: {account.left_out} of {len(all_rows)} rows cannot be read; {'; '.join(account.said())}; "
-            "mend them, or give other columns or another kind (--layout)"
-        )
-    if account.left_out:
-        warnings.warn(
-            RowsLeftOut(
-                f"{shown(source)}: {account.left_out} of {len(all_rows)} rows are left out; {'; '.join(account.said())}"
-            ),
-            stacklevel=4,
-        )
+    _say(source, account, len(all_rows))
     return Task(
         name="jsonl",
         load=lambda split: _split(account, split, source, parts, asked),
@@ -127,6 +116,19 @@ def task(source: str | None = None, layout: Layout | None = None) -> Task:
         taken=_taken(asked, parts, len(all_rows), account),
         refused=account.said(),
     )
+
+
+def _say(source: str, account: Account, count: int) -> None:
+    """Warn of the rows that are left out; ValueError where they are more than half."""
+    why = "; ".join(account.said())
+    if account.left_out > count / 2:
+        raise ValueError(
+            f"{shown(source)}: {account.left_out} of {count} rows cannot be read; {why}; mend them, or give other "
+            "columns or another kind (--layout)"
+        )
+    if account.left_out:
+        said = f"{shown(source)}: {account.left_out} of {count} rows are left out; {why}"
+        warnings.warn(RowsLeftOut(said), stacklevel=5)
 
 
 # ----------------------------------------------------------------------------------------------------- rows and columns

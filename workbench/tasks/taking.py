@@ -99,6 +99,8 @@ def gold(written: str, kind: Kind, how: Reading) -> str:
         if len(NUMBERS.findall(bare.replace("\\", ""))) > 1 and "frac" not in bare and "=" not in bare:
             raise Refused("the answer says several numbers", written)
         written = re.sub(r"^(-?\d+)\.0+$", r"\1", written)
+    if kind == "yes-no":
+        written = {"1": "Yes", "0": "No"}.get(written, written)
     written = " ".join(written.split())
     found = how.parse(f"#### {written}")
     again = None if found is None else how.parse(f"#### {found}")
@@ -141,7 +143,7 @@ def choices(row: Row, given: str) -> tuple[list[str], list[str]]:
     if not isinstance(value, list):
         raise Refused("the options are no list", value)
     if len(names) > 1:  # of columns that not every question needs
-        value = [one for one in value if one not in (None, "")]
+        value = [one for one in value if one not in (None, "") and one == one]
     texts = [str(one).strip() for one in value]
     if not 2 <= len(texts) <= MOST_OPTIONS or not all(texts) or len(marks) < len(texts):
         raise Refused(f"there must be 2 to {MOST_OPTIONS} options, none of them empty", value)
@@ -187,9 +189,10 @@ def steps(row: Row, layout: Layout, answer: str) -> tuple[str, ...]:
     else:
         value = row.get(layout.steps)
     lines = value if isinstance(value, list | tuple) else [value]
-    if not all(line is None or isinstance(line, str) for line in lines):
+    lines = [line for line in lines if line is not None and line == line]  # NaN is what a table has where it has none
+    if not all(isinstance(line, str) for line in lines):
         raise Refused("the steps are neither text nor a list of texts", value)
-    told = [line for whole in lines if whole for line in whole.partition("####")[0].splitlines() if line.strip()]
+    told = [line for whole in lines for line in whole.partition("####")[0].splitlines() if line.strip()]
     return tuple(_equation(step, answer) for line in told for step in worked_line(line))
 
 
