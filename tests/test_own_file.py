@@ -103,7 +103,7 @@ def test_the_same_rows_are_the_same_examples_in_every_kind_of_file(tmp_path, kin
             {"question": "Q?", "answer": "He has 3 + 4 = <<3+4=7>>7.\nTwice that is 14.\n#### 1,400"},
             ("Q?", ("He has 3 + 4 = 7.", "Twice that is 14."), "1400"),
         ),
-        ({"problem": "Q?", "solution": "It is so.\nThus \\boxed{14}."}, ("Q?", (), "14")),
+        ({"problem": "Q?", "solution": "It is so.\nThus \\boxed{14}."}, ("Q?", ("It is so.", "Thus \\boxed{14}."), "14")),
         ({"input": "Q?", "target": "-1/2"}, ("Q?", (), "-1/2")),
     ],
     ids=["multiarith", "asdiv", "gsm8k-aug", "steps", "gsm8k", "boxed", "plain"],

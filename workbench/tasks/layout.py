@@ -101,8 +101,6 @@ def resolved(layout: Layout, columns: Sequence[str]) -> Layout:
     for part in USUAL:
         given = getattr(layout, part)
         taken[part] = given if given is not None else _usual(USUAL[part], columns)
-    if taken["steps"] == taken["answer"] and layout.steps is None:
-        taken["steps"] = NONE
     for part in (*USUAL, *SELDOM):
         given = taken.get(part) or getattr(layout, part)
         missing = [name for name in split_names(given, columns) if name not in columns] if given else []

@@ -87,7 +87,7 @@ def final(row: Row, column: str) -> str:
     written = plain(row.get(column))
     if "####" in written:
         return plain(written.rpartition("####")[2])
-    return (boxed(written) or written) if "\n" in written or len(written) > 200 else written
+    return boxed(written) or written
 
 
 def gold(written: str, kind: Kind, how: Reading) -> str:
