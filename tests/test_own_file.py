@@ -20,6 +20,7 @@ SHORT = [
     *["--training.probe_examples", "4"],
 ]
 SPLITS = ("train", "dev", "test")
+GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
 
 
 def svamp(count: int = 60) -> list[dict]:
@@ -103,7 +104,10 @@ def test_the_same_rows_are_the_same_examples_in_every_kind_of_file(tmp_path, kin
             {"question": "Q?", "answer": "He has 3 + 4 = <<3+4=7>>7.\nTwice that is 14.\n#### 1,400"},
             ("Q?", ("He has 3 + 4 = 7.", "Twice that is 14."), "1400"),
         ),
-        ({"problem": "Q?", "solution": "It is so.\nThus \\boxed{14}."}, ("Q?", ("It is so.", "Thus \\boxed{14}."), "14")),
+        (
+            {"problem": "Q?", "solution": "It is so.\nThus \\boxed{14}."},
+            ("Q?", ("It is so.", "Thus \\boxed{14}."), "14"),
+        ),
         ({"input": "Q?", "target": "-1/2"}, ("Q?", (), "-1/2")),
     ],
     ids=["multiarith", "asdiv", "gsm8k-aug", "steps", "gsm8k", "boxed", "plain"],
@@ -113,6 +117,20 @@ def test_public_layouts_are_known_by_their_columns(tmp_path, row, example):
     (found,) = task.load("train")
     assert (found.question, found.steps, found.answer) == example
     assert task.layout.kind == "number"
+
+
+@pytest.mark.parametrize(
+    ("steps", "read"),
+    [
+        (["x=40"], ("x=40",)), (["3+4", "7*2"], ("3+4", "7*2")), ("X = 3 * 4", ("3 * 4 = 12",)), ("12.0", ("12.0",)),
+        ("(3.0+9.0)*(2.0-1.0)", ("(3+9)*(2-1)=12",)), ("3+9=x", ("3+9=12",)), ("3+9=12", ("3+9=12",)), ("", ()),
+        ("((10.0 + 2.0))", ("10 + 2 = 12",)), ("Add 3 + 9", ("Add 3 + 9",)), (None, ()),
+    ],
+)  # fmt: skip
+def test_only_a_lone_calculation_without_its_result_gets_it(tmp_path, steps, read):
+    rows = [{"question": "Q?", "steps": steps, "answer": 12}]
+    task = load_task("jsonl", written(tmp_path / "own.json", rows), layout={"test": 0, "dev": 0})
+    assert task.load("train")[0].steps == read
 
 
 def test_lines_of_text_are_read_as_gsm8k_aug_is_published(tmp_path):
@@ -204,13 +222,31 @@ def test_a_folder_has_its_own_splits_and_no_question_is_in_two(tmp_path):
     written(tmp_path / "train-00000-of-00002.jsonl", rows[5:20])
     written(tmp_path / "train-00001-of-00002.jsonl", rows[20:])
     written(tmp_path / "notes.json", [{"a": 1}])
+    written(tmp_path / "extra" / "dev.json", rows)  # files in folders of the folder are no splits
     with pytest.warns(RowsLeftOut, match="5 of 45 rows are left out; the question stands in test too: 5 rows"):
         task = load_task("jsonl", str(tmp_path))
     found = {split: {example.id for example in task.load(split)} for split in SPLITS}
+    files = "train-00000-of-00002.jsonl as train, train-00001-of-00002.jsonl as train"
+    assert f"files: svamp_test.json as test, {files}" in task.taken
     assert found["test"] == {f"chal-{k}" for k in range(10)}
     assert found["train"] | found["dev"] == {f"chal-{k}" for k in range(10, 40)}
     assert found["dev"]
     assert not found["train"] & found["dev"]
+
+
+def test_a_file_called_as_the_split_is_taken_before_others(tmp_path):
+    written(tmp_path / "test.json", svamp(4))
+    written(tmp_path / "test_hard.json", svamp(30))
+    assert load_task("jsonl", str(tmp_path)).taken[-1] == "files: test.json as test"
+
+
+@pytest.mark.skipif(not GSM8K.is_dir(), reason=f"GSM8K's JSONL files are not at {GSM8K}")
+def test_gsm8k_is_read_as_its_own_task_reads_it(tmp_path):
+    lines = (GSM8K / "test.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:300]
+    (tmp_path / "test.jsonl").write_text("".join(lines), encoding="utf-8")
+    own, native = (load_task(name, str(tmp_path)).examples("test") for name in ("jsonl", "gsm8k"))
+    told = [[(one.question, one.steps, one.answer) for one in found] for found in (own, native)]
+    assert told[0] == told[1]
 
 
 def test_ids_that_are_not_one_each_are_places(tmp_path):

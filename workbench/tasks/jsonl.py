@@ -21,7 +21,7 @@ from ..files import shown, visible
 from . import Example, Split, Task
 from .layout import NONE, Kind, Layout, resolved, split_names
 from .records import ORDER, measured
-from .tables import READERS, part_of, rows
+from .tables import PARTS, READERS, part_of, rows
 from .taking import (
     NAMED,
     Reading,
@@ -51,9 +51,10 @@ class RowsLeftOut(Notice):
 
 @dataclass(frozen=True)
 class Found:
-    """A row of a file: the split its file is (None: any), its file and line, what it holds."""
+    """A row of a file: the split that its file is, the file, file and line, its place in the file, what it holds."""
 
     part: Split
+    file: str
     where: str
     place: str
     row: dict[str, Any]
@@ -65,6 +66,7 @@ class Account:
 
     examples: dict[Split, list[Example]] = field(default_factory=lambda: {"train": [], "dev": [], "test": []})
     refused: dict[str, tuple[str, int]] = field(default_factory=dict)
+    files: dict[str, Split] = field(default_factory=dict)
 
     def refuse(self, found: Found, error: Refused) -> None:
         first, count = self.refused.get(error.why, ("", 0))
@@ -141,7 +143,8 @@ def _rows(path: Path) -> tuple[list[Found], set[Split]]:
     files = [path]
     if path.is_dir():
         files = [file for file in visible(path, "*") if file.suffix.lower() in READERS and file.is_file()]
-        named = [file for file in files if part_of(file)]
+        plainly = {part_of(file) for file in files if file.stem.lower() in PARTS}  # test.csv, not test_other.csv too
+        named = [f for f in files if part_of(f) and (f.stem.lower() in PARTS or part_of(f) not in plainly)]
         files = named or files
         if not named and len(files) != 1:
             what = "no such file" if not files else "several"
@@ -157,7 +160,7 @@ def _rows(path: Path) -> tuple[list[Found], set[Split]]:
         by_row = file.suffix.lower() in (".parquet", ".json")  # a JSON file is often one line
         for count, (line, row) in enumerate(rows(file), 1):
             where = f"{file.name}, {f'row {count}' if by_row else f'line {line}'}"
-            all_rows.append(Found(part, where, f"{file.stem}-{count}", row))
+            all_rows.append(Found(part, file.name, where, f"{file.stem}-{count}", row))
     if not all_rows:
         raise ValueError(f"{shown(path)} is empty; give a file with a question and an answer a row")
     return all_rows, parts
@@ -207,6 +210,7 @@ def _read(all_rows: Sequence[Found], layout: Layout, parts: set[Split], how: Rea
     part_of_question: dict[str, Split] = {}
     seen: set[tuple[Any, ...]] = set()
     for found in sorted(all_rows, key=lambda one: ORDER.index(one.part)):
+        account.files[found.file] = found.part
         try:
             example = _example(found, layout, how, first)
             asked = " ".join(example.question.split()).casefold()
@@ -282,6 +286,7 @@ def _taken(layout: Layout, parts: set[Split], count: int, account: Account) -> t
     lines[2] += f" ({NAMED[layout.kind]})" if layout.kind else ""
     if layout.steps == NONE and any(example.steps for found in account.examples.values() for example in found):
         lines[3] = "steps: what stands before the answer's ####"
+    lines.append("files: " + ", ".join(f"{file} as {part}" for file, part in account.files.items()))
     if cut:
         shares = " and ".join(f"{getattr(layout, name):g} as {name}" for name in cut)
         lines.append(f"cut from train by a hash of the question: {shares} (seed {layout.seed})")

@@ -193,13 +193,14 @@ def steps(row: Row, layout: Layout, answer: str) -> tuple[str, ...]:
     if not all(isinstance(line, str) for line in lines):
         raise Refused("the steps are neither text nor a list of texts", value)
     told = [line for whole in lines for line in whole.partition("####")[0].splitlines() if line.strip()]
-    return tuple(_equation(step, answer) for line in told for step in worked_line(line))
+    found = tuple(step for line in told for step in worked_line(line))
+    return (_equation(found[0], answer),) if len(found) == 1 else found
 
 
 def _equation(step: str, answer: str) -> str:
-    """A step; arithmetic without its result gets the answer: "X=( 8.0 - 3.0 )" -> "8 - 3 = 5"."""
+    """The only step; arithmetic without its result gets the answer: "X=( 8.0 - 3.0 )" -> "8 - 3 = 5"."""
     bare = re.sub(r"^\s*[xX]\s*=|=\s*[xX]\s*$", "", step).strip()
-    if not ARITHMETIC.fullmatch(bare) or "=" in bare:
+    if not ARITHMETIC.fullmatch(bare) or "=" in bare or not re.search(r"[\d)]\s*[-+*/^]", bare):
         return step
     bare = re.sub(r"(\d)\.0+(?!\d)", r"\1", bare)
     while bare.startswith("(") and bare.endswith(")") and _closes_last(bare):
