@@ -230,7 +230,7 @@ def broken(tmp_path_factory, tiny_folder) -> Path:
 
 
 MISTAKES = {
-    "command": ("trian", r"unknown command 'trian': use one of .*, score, train; did you mean 'train'\?$"),
+    "command": ("trian", r"unknown command 'trian': use one of .*, score, tasks, train; did you mean 'train'\?$"),
     "method": ("train --method lta-thinkr", r"unknown method 'lta-thinkr': .*; did you mean 'lta-thinker'\?$"),
     "preset": ("train --preset refrence", r"unknown preset 'refrence': .*; did you mean 'reference'\?$"),
     "task": ("train --task arit", r"unknown task 'arit': use one of .*arith, .*.*; did you mean 'arith'\?$"),

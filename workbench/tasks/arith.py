@@ -19,6 +19,7 @@ from ..config import choose
 from . import Example, Made, Split, Task
 from .answers import number_answer
 from .number import equal_numbers
+from .records import OWN_FILE
 
 NAMES = ("Tom", "Ann", "Max", "Eva", "Sam", "Mia", "Leo", "Zoe", "Ben", "Ida", "Jon", "Amy")
 ITEMS = ("apples", "pens", "cards", "books", "coins", "eggs", "shells", "stamps", "nuts", "cups", "beads", "stones")
@@ -198,7 +199,7 @@ def problems(split: Split, difficulty: Difficulty, shift: bool, seed: int = 0) -
 
 
 def _task(name: str, shift: bool, source: str | None) -> Task:
-    difficulty = choose("difficulty", source or "standard", DIFFICULTIES)
+    difficulty = choose("difficulty", source or "standard", DIFFICULTIES, OWN_FILE)
     return Task(
         name=name,
         load=lambda split: Made((p.example for p in problems(split, difficulty, shift)), SIZES[split]),
