@@ -186,6 +186,10 @@ class LatentMethod(nn.Module, ABC):
         """
         return len(prompts)
 
+    def pace(self, name: str) -> float:
+        """AdamW's rate of a parameter over that of the run; 1 unless a method knows better."""
+        return 1.0
+
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Called before each epoch of a stage, and when training goes on within one; what is drawn may hang on it."""
 

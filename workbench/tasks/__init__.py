@@ -1,10 +1,11 @@
 """What is asked: examples, and how an answer is read and judged.
 
-A task is five values and three functions; adding one is adding a file here and a line in `load_task`.
+A task is five values and three functions; adding one is adding a file here and a line in `TASKS`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import islice
 from typing import Literal, TypeVar, get_args, overload
 
@@ -116,6 +117,24 @@ class Task:
         return common.pop() if len(common) == 1 else "unknown"
 
 
+# Name -> the file that has it, and the function of a source that makes it.
+TASKS = {
+    "arith": ("arith", "base"),
+    "arith-shift": ("arith", "shift"),
+    "invented-more": ("invented", "more"),
+    "invented-sums": ("invented", "sums"),
+    "invented-told": ("invented", "told"),
+    "gsm8k": ("gsm8k", "main"),
+    "gsm8k-socratic": ("gsm8k", "socratic"),
+    "math500": ("math500", "task"),
+    "aqua": ("aqua", "task"),
+    "prosqa": ("prosqa", "task"),
+    "strategyqa": ("strategyqa", "task"),
+    "date_understanding": ("date_understanding", "task"),
+    "date_understanding-all": ("date_understanding", "whole"),
+}
+
+
 def load_task(name: str, source: str | None = None, parse: Parsing = "strict", prompts: str | None = None) -> Task:
     """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith, prosqa).
 
@@ -126,25 +145,13 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
     (`workbench/tasks/reference.py` says more). It is for comparison with published numbers only.
     """
     from ..config import choose
-    from . import aqua, arith, date_understanding, gsm8k, math500, prosqa, strategyqa
     from .reference import READINGS
 
-    tasks: dict[str, Callable[[str | None], Task]] = {
-        "arith": arith.base,
-        "arith-shift": arith.shift,
-        "gsm8k": gsm8k.main,
-        "gsm8k-socratic": gsm8k.socratic,
-        "math500": math500.task,
-        "aqua": aqua.task,
-        "prosqa": prosqa.task,
-        "strategyqa": strategyqa.task,
-        "date_understanding": date_understanding.task,
-        "date_understanding-all": date_understanding.whole,
-    }
-    made = {"arith": arith.DIFFICULTIES, "arith-shift": arith.DIFFICULTIES, "prosqa": prosqa.DIFFICULTIES}
-    if source is not None and source not in made.get(name, ()):
+    module, function = choose("task", name, TASKS)
+    home = import_module(f".{module}", __name__)
+    if source is not None and source not in getattr(home, "DIFFICULTIES", ()):
         source = placed(source)  # what a run remembers is found from any folder
-    task = choose("task", name, tasks)(source)
+    task = getattr(home, function)(source)
     if prompts is not None:
         task = replace(task, prompts=load_pack(prompts).about(name))
     if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "strict":

@@ -60,14 +60,23 @@ def quick_precision(device: torch.device) -> torch.dtype:
 
 
 def make_optimizers(method: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW on everything, or Muon on the matrices of layers and AdamW on the rest; groups carry their peak rate."""
+    """AdamW on everything, or Muon on the matrices of layers and AdamW on the rest; groups carry their peak rate.
+
+    Under AdamW each parameter has the method's own pace (`LatentMethod.pace`). Muon needs none: its steps are as long
+    in a wide matrix as in a narrow one.
+    """
     tables = {id(p) for module in method.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if p.ndim == 2 and name.endswith("weight") and id(p) not in tables]
     if config.optimizer == "adamw" or not matrices:
         lr = config.lr if config.optimizer == "adamw" else config.adamw_lr
-        group = {"params": [p for _, p in named], "peak": lr}
-        return [torch.optim.AdamW([group], lr=lr, weight_decay=config.weight_decay)]
+        pace = getattr(method, "pace", lambda name: 1.0)
+        paces = {name: pace(name) for name, _ in named}
+        groups = [
+            {"params": [p for name, p in named if paces[name] == one], "lr": lr * one, "peak": lr * one}
+            for one in sorted(set(paces.values()), reverse=True)
+        ]
+        return [torch.optim.AdamW(groups, lr=lr, weight_decay=config.weight_decay)]
     chosen = {id(p) for p in matrices}
     rest = [p for _, p in named if id(p) not in chosen]
     muon = Muon([{"params": matrices, "peak": config.lr}], config.lr, config.weight_decay, config.muon_precision)
