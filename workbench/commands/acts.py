@@ -46,6 +46,8 @@ def _method_and_task(given: Namespace) -> tuple[Any, Any]:
 def _say_prompts(task: Any) -> None:
     if task.prompts is not None:
         print(task.prompts.report(task.name))
+    elif task.shots:
+        print(f"prompts {task.wording}: examples {', '.join(example.id for example in task.shots[:-1])}")
 
 
 def _decoding(given: Namespace, method: Any) -> Any:

@@ -178,7 +178,8 @@ def _what(parser: ArgumentParser, argv: Sequence[str], task: str | None) -> None
     meant = "task name" if task else f"task name; default: that of the run, else {TASK}"
     parser.add_argument("--task", type=str | None, default=task, help=meant)
     parser.add_argument("--data", type=str | None, default=None, help="what it reads: a path, hub id or difficulty")
-    pack = "YAML with the task's message in other words (see workbench/tasks/prompts.py)"
+    pack = "a plain reply form and examples, such as plain:4 (workbench/tasks/wording.py), or YAML with the task's "
+    pack += "message in other words (workbench/tasks/prompts.py)"
     parser.add_argument("--prompts", type=str | None, default=None, help=pack)
     parser.add_argument("--backbone", default="nano", help="shipped name, folder, or hub id")
     parser.add_argument("--revision", type=str | None, default=None, help="revision of a hub backbone")

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar, get_args, overload
 
 from ..files import placed
 from .prompts import Pack, load_pack
+from .wording import read, shown, worded
 
 Split = Literal["train", "dev", "test"]
 Parsing = Literal["strict", "reference"]
@@ -57,7 +58,8 @@ class Task:
     `load(split)` gives the examples; `parse(completion)` the canonical answer in a completion or None; `same(a, b)`
     whether two canonical answers are equal, the prediction first. `source` is where it reads, `opening` starts the
     worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is,
-    `answer_tokens` is what a worked answer may take, `prompts` is the user's wording in place of `instruction`.
+    `answer_tokens` is what a worked answer may take, `stops` whether a reply ends with the line that announces it.
+    `prompts` is the user's wording in place of `instruction`; `wording` names a form of ours and examples, its `shots`.
     """
 
     name: str
@@ -70,14 +72,25 @@ class Task:
     mark: str = "####"
     parsing: Parsing = "strict"
     answer_tokens: int = 256
+    stops: bool = False
     prompts: Pack | None = None
+    wording: str = ""
+    shots: tuple[Example, ...] = ()
     given: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # id -> splits it was given as
 
     def message(self, question: str, thoughts: str, family: str) -> str:
         """What a backbone of this family is asked; `thoughts` is the text that stands in their place."""
         if self.prompts is not None:
             return self.prompts.message(self.name, family, question, thoughts)
+        if self.shots:
+            parts = [self.instruction, *shown(self.shots, question, self.mark), f"Question: {question}"]
+            return "\n\n".join(filter(None, parts)) + thoughts
         return "\n".join(filter(None, [self.instruction, question])) + thoughts
+
+    @property
+    def asked(self) -> str:
+        """What `load_task` takes as `prompts` to ask like this again: a pack, a wording, or nothing."""
+        return self.prompts.source if self.prompts is not None else self.wording
 
     def reading(self, question: str, family: str, count: int) -> str:
         """What a generator of `count` thoughts reads, in the words of a backbone's family: by default the question."""
@@ -138,7 +151,8 @@ TASKS = {
 def load_task(name: str, source: str | None = None, parse: Parsing = "strict", prompts: str | None = None) -> Task:
     """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith, prosqa).
 
-    `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`).
+    `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`), or a
+    wording such as "plain:4", a plain reply form and four examples (`workbench/tasks/wording.py`).
 
     `parse="reference"` reads and compares answers as LTA-Thinker's published evaluation does, mistakes included: signs
     are lost, the article "a" is option A, the last yes or no wins in any sense, LaTeX is compared as a string
@@ -152,11 +166,12 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
     if source is not None and source not in getattr(home, "DIFFICULTIES", ()):
         source = placed(source)  # what a run remembers is found from any folder
     task = getattr(home, function)(source)
-    if prompts is not None:
-        task = replace(task, prompts=load_pack(prompts).about(name))
-    if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "strict":
+    if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "reference":
+        if name not in READINGS:
+            raise ValueError(f"task {name!r} has no reference evaluation; use parse='strict'")
+        parser, same = READINGS[name]
+        task = replace(task, parse=parser, same=same, parsing=parse)
+    if not prompts:
         return task
-    if name not in READINGS:
-        raise ValueError(f"task {name!r} has no reference evaluation; use parse='strict'")
-    parser, same = READINGS[name]
-    return replace(task, parse=parser, same=same, parsing=parse)
+    wording = read(prompts)
+    return worded(task, wording) if wording else replace(task, prompts=load_pack(prompts).about(name))

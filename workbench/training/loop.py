@@ -138,8 +138,8 @@ class _Run:
         self.method, self.config, self.folder, self.probes, self.steps = method, config, folder, probes, steps
         self.task, self.origin = task, origin
         self.setup = runs.describe_method(method) | {"task": task.name, "data": task.source}
-        if task.prompts is not None:
-            self.setup["prompts"] = task.prompts.source
+        if task.asked:
+            self.setup["prompts"] = task.asked
         self.setup["training"] = differences(config)
         self.learned = method.learned()  # after sharding, which makes others of them
         self.main, self.world = self.accelerator.is_main_process, self.accelerator.num_processes
