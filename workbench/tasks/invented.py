@@ -98,9 +98,9 @@ def more(source: str | None = None) -> Task:
 
 def sums(source: str | None = None) -> Task:
     """A sum with invented verbs. `source`: "one" or "two" of them, or "both" kinds mixed (the default)."""
-    counts = choose("number of verbs", source or "both", DIFFICULTIES)
+    make = choose("number of verbs", source or "both", SUMMED)
     what = "Work it out, one short step per line. End with a line that reads 'Answer: ' and the number."
-    return _task("invented-sums", source, partial(_sums, counts), number_answer, equal_numbers, what, 64)
+    return _task("invented-sums", source, make, number_answer, equal_numbers, what, 64)
 
 
 def told(source: str | None = None) -> Task:
@@ -149,6 +149,9 @@ def _sums(counts: tuple[int, ...], split: Split, rng: random.Random) -> Example:
         value = after
     question = " ".join([scene.opening, *moves, f"How many {scene.items} does {scene.who} have now?"])
     return _example(question, tuple(steps), str(value), verb=" ".join(verbs), meaning="".join(symbols))
+
+
+SUMMED = {name: partial(_sums, counts) for name, counts in DIFFICULTIES.items()}
 
 
 def _told(split: Split, rng: random.Random) -> Example:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ..methods import LatentMethod
 from .plan import TrainConfig
 
 ROUNDS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration (Jordan et al. 2024)
@@ -59,7 +60,7 @@ def quick_precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if known.get("avx512_bf16") or known.get("amx_bf16") else torch.float32
 
 
-def make_optimizers(method: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(method: LatentMethod, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW on everything, or Muon on the matrices of layers and AdamW on the rest; groups carry their peak rate.
 
     Under AdamW each parameter has the method's own pace (`LatentMethod.pace`). Muon needs none: its steps are as long
@@ -70,8 +71,7 @@ def make_optimizers(method: nn.Module, config: TrainConfig) -> list[torch.optim.
     matrices = [p for name, p in named if p.ndim == 2 and name.endswith("weight") and id(p) not in tables]
     if config.optimizer == "adamw" or not matrices:
         lr = config.lr if config.optimizer == "adamw" else config.adamw_lr
-        pace = getattr(method, "pace", lambda name: 1.0)
-        paces = {name: pace(name) for name, _ in named}
+        paces = {name: method.pace(name) for name, _ in named}
         groups = [
             {"params": [p for name, p in named if paces[name] == one], "lr": lr * one, "peak": lr * one}
             for one in sorted(set(paces.values()), reverse=True)
