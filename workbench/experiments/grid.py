@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import xarray as xr
@@ -44,6 +44,8 @@ class Setting:
     """Shipped name, folder, or hub id."""
     revision: str | None = None
     """Revision of a hub backbone."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision that the backbone is loaded in; auto is the stored one."""
     task: str = "arith-shift"
     """Task that is trained and tested on."""
     data: str | None = None
@@ -171,7 +173,8 @@ def run_cells(setting: Setting, cells: Sequence[Cell], out: Path, console: Conso
 
 def _claim(setting: Setting, cell: Cell, folder: Path) -> None:
     """Write what is asked of a cell, or refuse a folder that holds something else."""
-    free = ("seeds", "training", "workers", "batch_size", *["layout"] * (setting.layout == Layout()))
+    rest = [("layout", setting.layout == Layout()), ("dtype", setting.dtype == "auto")]
+    free = ("seeds", "training", "workers", "batch_size", *(name for name, default in rest if default))
     shared = {k: v for k, v in asdict(setting).items() if k not in free}
     measure = cell.measure and f"{cell.measure.__module__}.{cell.measure.__name__}"
     asked = json.loads(json.dumps({**asdict(replace(cell, measure=None)), "measure": measure, "setting": shared}))
@@ -335,7 +338,7 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
 def _method(setting: Setting, cell: Cell, task: Task, folder: Path) -> LatentMethod:
     """The cell's method, trained if it should be."""
     whole = choose("method", cell.method, METHODS).needs == "model"
-    backbone = Backbone.load(setting.backbone, revision=setting.revision, weights=whole)
+    backbone = Backbone.load(setting.backbone, revision=setting.revision, dtype=setting.dtype, weights=whole)
     if (folder / "weights.safetensors").exists():
         return load_method(folder, backbone)
     options = choose("method", cell.method, METHODS).Config(**cell.options)

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, overload
 from ..files import placed
 from .layout import Layout, laid_out
 from .prompts import Pack, load_pack
+from .wording import read, shown, worded
 
 Split = Literal["train", "dev", "test"]
 Parsing = Literal["strict", "reference"]
@@ -59,8 +60,9 @@ class Task:
     `load(split)` gives the examples; `parse(completion)` the canonical answer in a completion or None; `same(a, b)`
     whether two canonical answers are equal, the prediction first. `source` is where it reads, `opening` starts the
     worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is,
-    `answer_tokens` is what a worked answer may take, `prompts` is the user's wording in place of `instruction`. Of a
-    user's own file `layout` is how it is read; `taken` says so, and `refused` what was left out, a sentence each.
+    `answer_tokens` is what a worked answer may take, `stops` whether a reply ends with the line that announces it.
+    `prompts` is the user's wording in place of `instruction`; `wording` names a form of ours and examples, its `shots`.
+    Of a user's own file `layout` is how it is read; `taken` says so, and `refused` what was left out, a sentence each.
     """
 
     name: str
@@ -73,17 +75,28 @@ class Task:
     mark: str = "####"
     parsing: Parsing = "strict"
     answer_tokens: int = 256
+    stops: bool = False
     prompts: Pack | None = None
     layout: Layout | None = None
     taken: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    wording: str = ""
+    shots: tuple[Example, ...] = ()
     given: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # id -> splits it was given as
 
     def message(self, question: str, thoughts: str, family: str) -> str:
         """What a backbone of this family is asked; `thoughts` is the text that stands in their place."""
         if self.prompts is not None:
             return self.prompts.message(self.name, family, question, thoughts)
+        if self.shots:
+            parts = [self.instruction, *shown(self.shots, question, self.mark), f"Question: {question}"]
+            return "\n\n".join(filter(None, parts)) + thoughts
         return "\n".join(filter(None, [self.instruction, question])) + thoughts
+
+    @property
+    def asked(self) -> str:
+        """What `load_task` takes as `prompts` to ask like this again: a pack, a wording, or nothing."""
+        return self.prompts.source if self.prompts is not None else self.wording
 
     def reading(self, question: str, family: str, count: int) -> str:
         """What a generator of `count` thoughts reads, in the words of a backbone's family: by default the question."""
@@ -127,6 +140,9 @@ class Task:
 TASKS = {
     "arith": ("arith", "base"),
     "arith-shift": ("arith", "shift"),
+    "invented-more": ("invented", "more"),
+    "invented-sums": ("invented", "sums"),
+    "invented-told": ("invented", "told"),
     "gsm8k": ("gsm8k", "main"),
     "gsm8k-socratic": ("gsm8k", "socratic"),
     "math500": ("math500", "task"),
@@ -149,7 +165,8 @@ def load_task(
 ) -> Task:
     """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith, prosqa).
 
-    `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`).
+    `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`), or a
+    wording such as "plain:4", a plain reply form and four examples (`workbench/tasks/wording.py`).
     `layout` says how the file of task "jsonl" is read (`workbench/tasks/layout.py`).
 
     `parse="reference"` reads and compares answers as LTA-Thinker's published evaluation does, mistakes included: signs
@@ -169,11 +186,12 @@ def load_task(
         source = placed(source)  # what a run remembers is found from any folder
     make: Callable[..., Task] = OWN[name] if home is None else getattr(home, TASKS[name][1])
     task = make(source, how) if name == "jsonl" else make(source)
-    if prompts is not None:
-        task = replace(task, prompts=load_pack(prompts).about(name))
-    if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "strict":
+    if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "reference":
+        if name not in READINGS:
+            raise ValueError(f"task {name!r} has no reference evaluation; use parse='strict'")
+        parser, same = READINGS[name]
+        task = replace(task, parse=parser, same=same, parsing=parse)
+    if not prompts:
         return task
-    if name not in READINGS:
-        raise ValueError(f"task {name!r} has no reference evaluation; use parse='strict'")
-    parser, same = READINGS[name]
-    return replace(task, parse=parser, same=same, parsing=parse)
+    wording = read(prompts)
+    return worded(task, wording) if wording else replace(task, prompts=load_pack(prompts).about(name))

@@ -127,7 +127,7 @@ def _attempt(rng: random.Random, difficulty: Difficulty, words: Words | None) ->
         "meaning": {"+": "all +", "-": "all -", "": "none"}.get("".join({m.symbol for m in moves if m.word}), "mixed"),
         "critical_step": next((k for k, word in enumerate(new) if word), -1),  # first step that hangs on a new word
     }
-    example = Example(_digest(question).hex(), question, tuple(steps), str(value), labels)
+    example = Example(identity(question), question, tuple(steps), str(value), labels)
     return Problem(example, tuple(move.symbol for move in moves), new)
 
 
@@ -174,6 +174,11 @@ def _possible(value: float, moves: list[Move], difficulty: Difficulty) -> bool:
 
 def _digest(question: str) -> bytes:
     return blake2b(question.encode(), digest_size=6).digest()
+
+
+def identity(question: str) -> str:
+    """The id of a question, the same wherever and whenever it is made."""
+    return _digest(question).hex()
 
 
 def split_of(question: str) -> Split:

@@ -138,8 +138,8 @@ class _Run:
         self.method, self.config, self.folder, self.probes, self.steps = method, config, folder, probes, steps
         self.task, self.origin = task, origin
         self.setup = runs.describe_method(method) | {"task": task.name, "data": task.source}
-        if task.prompts is not None:
-            self.setup["prompts"] = task.prompts.source
+        if task.asked:
+            self.setup["prompts"] = task.asked
         if task.layout is not None:
             self.setup["layout"] = differences(task.layout)
         if own := plugins.behind(type(method), task.name):
