@@ -189,6 +189,10 @@ class LatentMethod(nn.Module, ABC):
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Called before each epoch of a stage, and when training goes on within one; what is drawn may hang on it."""
 
+    def notice(self) -> str:
+        """What is to be known before training, in one sentence; mostly empty."""
+        return ""
+
     def remark(self, thoughts: Sequence[Thoughts]) -> str:
         """One sentence about the thoughts of many questions (an entry each) that a reader must know; mostly empty."""
         return ""

@@ -56,7 +56,8 @@ class Task:
     `load(split)` gives the examples; `parse(completion)` the canonical answer in a completion or None; `same(a, b)`
     whether two canonical answers are equal, the prediction first. `source` is where it reads, `opening` starts the
     worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is,
-    `answer_tokens` is what a worked answer may take, `prompts` is the user's wording in place of `instruction`.
+    `answer_tokens` is what a worked answer may take, `prompts` is the user's wording in place of `instruction`. `texts`: an
+    example is a text to be modelled, its question, and is answered by writing it again.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Task:
     parsing: Parsing = "strict"
     answer_tokens: int = 256
     prompts: Pack | None = None
+    texts: bool = False
     given: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # id -> splits it was given as
 
     def message(self, question: str, thoughts: str, family: str) -> str:
@@ -126,7 +128,7 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
     (`workbench/tasks/reference.py` says more). It is for comparison with published numbers only.
     """
     from ..config import choose
-    from . import aqua, arith, date_understanding, gsm8k, math500, prosqa, strategyqa
+    from . import aqua, arith, date_understanding, gsm8k, math500, prosqa, strategyqa, toy
     from .reference import READINGS
 
     tasks: dict[str, Callable[[str | None], Task]] = {
@@ -140,9 +142,10 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
         "strategyqa": strategyqa.task,
         "date_understanding": date_understanding.task,
         "date_understanding-all": date_understanding.whole,
+        "toy": toy.task,
     }
     made = {"arith": arith.DIFFICULTIES, "arith-shift": arith.DIFFICULTIES, "prosqa": prosqa.DIFFICULTIES}
-    if source is not None and source not in made.get(name, ()):
+    if source is not None and source not in made.get(name, ()) and name != "toy":
         source = placed(source)  # what a run remembers is found from any folder
     task = choose("task", name, tasks)(source)
     if prompts is not None:

@@ -160,6 +160,8 @@ class _Run:
             f"parameters, {self.steps - done} steps, {where}",
             flush=True,
         )
+        if notice := self.method.notice():
+            print(notice, flush=True)
         runs.write_config(self.folder, self.setup)
         checkpoints.cut_log(self.folder, self.resumed)
         runs.drop_snapshots(self.folder, behind=done)
