@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..methods.ltm.decoder import NONE, Decoder, Shape
 from ..methods.ltm.generation import advance, begun
-from ..methods.ltm.inference import Gaussian, Loop, infer
+from ..methods.ltm.inference import Gaussian, Loop
 from ..methods.ltm.learning import Text, gradients_of
 from .parts import Case, Parity, Parts
 
@@ -32,15 +32,14 @@ def _decoder(file: Parts, case: Case) -> Decoder:
         if name in ("embedding", "norm") or name.startswith("layers.")
     }
     shared.numbers("embedding", "V", "H")
-    layers = 1 + max((int(name.split(".")[1]) for name in weights if _numbered(name)), default=-1)
     shared.numbers("layers.0.gate", "F", "H")
-    latents = _latents(case, layers)
+    layers = len({name.split(".")[1] for name in weights if name.startswith("layers.")})
+    heads, window = shared.whole("heads", 1, 4097), shared.whole("window", 1, 2**31)
+    length = shared.whole("max_length", 1, 2**31)
+    pos = "reference" if case.flag("latent_rope") else "none"
+    vocabulary, width, inner = (shared.sizes[size] for size in "VHF")
     try:
-        shape = Shape(
-            shared.sizes["V"], shared.sizes["H"], layers, shared.whole("heads", 1, 4097), shared.whole("window", 1, 2**31),
-            latents, shared.whole("max_length", 1, 2**31), "reference" if case.flag("latent_rope") else "none",
-            shared.sizes["F"],
-        )  # fmt: skip
+        shape = Shape(vocabulary, width, layers, heads, window, _latents(case), length, pos, inner)
     except ValueError as error:
         raise ValueError(f"{file.path}: {error}") from error
     decoder = Decoder(shape)
@@ -48,19 +47,13 @@ def _decoder(file: Parts, case: Case) -> Decoder:
     return decoder.eval()
 
 
-def _numbered(name: str) -> bool:
-    return name.startswith("layers.") and name.split(".")[1].isdigit()
-
-
-def _latents(case: Case, layers: int) -> int:
+def _latents(case: Case) -> int:
     """How many latent vectors the case has."""
     name = "mu" if case.has("mu") else "z"
-    found = case.file.take(case.prefix + name)
-    if found.ndim < 2 or not layers or found.shape[-2] % layers:
-        raise ValueError(
-            f"tensor '{case.prefix}{name}' has shape {tuple(found.shape)}; give latent vectors for {layers} layers alike"
-        )
-    return int(found.shape[-2])
+    found = tuple(case.file.take(case.prefix + name).shape)
+    if len(found) < 2 or not found[-2]:
+        raise ValueError(f"tensor '{case.prefix}{name}' has shape {found}; give latent vectors there")
+    return found[-2]
 
 
 def _text(case: Case, decoder: Decoder) -> Text:
@@ -136,6 +129,8 @@ def _slow(case: Case, decoder: Decoder) -> None:
 def _generate(case: Case, decoder: Decoder) -> None:
     shape = decoder.shape
     tokens = case.ids("tokens", "P", high=shape.vocabulary)
+    if not len(tokens):
+        raise ValueError(f"tensor '{case.prefix}tokens' is empty; give a token to begin with")
     z = case.numbers("z", shape.latents, shape.width)
     cache, written = begun(decoder, z[None]), []
     ids = tokens

@@ -193,6 +193,10 @@ class LatentMethod(nn.Module, ABC):
         """What is to be known before training, in one sentence; mostly empty."""
         return ""
 
+    def seen(self, prompts: Sequence[Prompt]) -> tuple[dict[str, float], tuple[str, ...]]:
+        """More numbers about the probe set while training, and sentences where they are bad; mostly none."""
+        return {}, ()
+
     def remark(self, thoughts: Sequence[Thoughts]) -> str:
         """One sentence about the thoughts of many questions (an entry each) that a reader must know; mostly empty."""
         return ""

@@ -56,8 +56,8 @@ class Task:
     `load(split)` gives the examples; `parse(completion)` the canonical answer in a completion or None; `same(a, b)`
     whether two canonical answers are equal, the prediction first. `source` is where it reads, `opening` starts the
     worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is,
-    `answer_tokens` is what a worked answer may take, `prompts` is the user's wording in place of `instruction`. `texts`: an
-    example is a text to be modelled, its question, and is answered by writing it again.
+    `answer_tokens` is what a worked answer may take, `prompts` is the user's wording in place of `instruction`.
+    `texts`: an example is a text to be modelled, its question, and is answered by writing it again.
     """
 
     name: str

@@ -29,7 +29,9 @@ class Toy:
     def __post_init__(self) -> None:
         bounded(self, R=(1, 64), K=(1, 64), A=(2, 26), block=(1, 512))
         if not self.K <= self.block <= self.K + 26:
-            raise ValueError(f"blocks of {self.block} places do not hold keys of {self.K} and fillers; give K to K + 26")
+            raise ValueError(
+                f"blocks of {self.block} places do not hold keys of {self.K} and fillers; give K to K + 26"
+            )
 
     @property
     def entropy(self) -> float:

@@ -269,9 +269,11 @@ class _Run:
         row: dict[str, Any] = {"step": step.number, "epoch": step.epoch, "stage": step.stage}
         row |= {"seconds": round(time.time() - self.started, 3), **numbers}
         row["lr"] = self.optimizers[0].param_groups[0]["lr"]
-        if probes(step.number, self.steps, self.config):
-            row |= {f"probe_{name}": value for name, value in self.look(step.number).items()}
         said = [sentence for sentence, flag in raw["warnings"].items() if bool(flag)]
+        if probes(step.number, self.steps, self.config):
+            seen, more = self.look(step.number)
+            row |= {f"probe_{name}": value for name, value in seen.items()}
+            said += more
         said += [self.method.backbone.prefixes.said] if self.method.backbone.prefixes.said else []
         if said:
             row["warnings"] = said
@@ -299,7 +301,7 @@ class _Run:
         if self.owner is not None and self.owner.lost():
             raise TrainingFailed(f"{self.folder} was removed or made anew while this trained in it; the run ends here")
 
-    def look(self, number: int) -> dict[str, float]:
+    def look(self, number: int) -> tuple[dict[str, float], tuple[str, ...]]:
         """What is seen in the probe set; training fails where its thoughts are no longer finite."""
         with gathered_module(self.model):
             found = look(self.method, self.task, self.probes, self.config.probe_answers, self.config.seed)

@@ -4,6 +4,7 @@
     q(z | x) = N(mu, exp(log_var))                       found by some steps of Adam on that text, then thrown away
 
     decoder      the language model, its configuration and checkpoint
+    blocks       what it is built of
     inference    the fast loop, Langevin, and the KL floor of a setting
     learning     the slow loop's gradients
     encoder      amortised inference
@@ -12,8 +13,8 @@
     bounds       what a text costs: bounds beside each other
     method       all of it as a method
 
-`LTMConfig()` is the paper's algorithm with what spoils it mended: a new noise for every step, no decay, rates that reach
-the prior. `presets` has the paper's settings and the released code's.
+`LTMConfig()` is the paper's algorithm with what spoils it mended: a new noise for every step, no decay, rates that
+reach the prior. `presets` has the paper's settings and the released code's.
 """
 
 from .config import LTMConfig

@@ -22,8 +22,8 @@ class LTMConfig:
     heads: int = 4
     """Attention heads."""
     window: int = 32
-    """Places that self-attention sees, its own included. Layers x (window - 1) should be shorter than a text, or thoughts
-    carry nothing that the text does not show."""
+    """Places that self-attention sees, its own included. Layers x (window - 1) should be shorter than a text, or
+    thoughts carry nothing that the text does not show."""
     latents: int = 8
     """Latent vectors over all layers; 0: none, the same model without thoughts (autoregressive)."""
     length: int = 128

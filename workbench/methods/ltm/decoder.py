@@ -8,7 +8,6 @@ Nothing has a bias, so that z = 0 is the same as no cross-attention. All before 
 depend on z and is read once (`Reading`) for all steps of inference.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +19,9 @@ from torch.nn import functional as F
 
 from ...backbone.label_losses import label_losses
 from ...config import allowed, bounded, configured
+from .blocks import Layer, Norm, Pair, chunks, masked, rotation, seen_in_chunks, with_before
 
-EPS = 1e-5  # of the norms
-BASE = 10_000.0  # of RoPE
+SHORT = 64  # places up to which attention in chunks costs more than it saves
 NONE = -1  # a target that does not count
 
 
@@ -91,67 +90,6 @@ class Reading:
     chunked: bool
 
 
-class Attention(nn.Module):
-    """The four maps of an attention."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.q, self.k, self.v, self.o = (nn.Linear(width, width, bias=False) for _ in range(4))
-        self.heads = heads
-
-    def split(self, x: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ head size"]:
-        return x.unflatten(-1, (self.heads, -1))
-
-
-class Norm(nn.Module):
-    """x / rms(x) * weight, in float32 at least."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Float[Tensor, "*_ feature"]) -> Float[Tensor, "*_ feature"]:
-        return F.rms_norm(x, x.shape[-1:], self.weight, EPS)
-
-
-class Layer(nn.Module):
-    """Self-attention, cross-attention (where there are latents), feed-forward."""
-
-    def __init__(self, shape: Shape):
-        super().__init__()
-        width, inner = shape.width, shape.inner
-        self.self_norm, self.self = Norm(width), Attention(width, shape.heads)
-        if shape.latents:
-            self.cross_norm, self.cross = Norm(width), Attention(width, shape.heads)
-        self.mlp_norm = Norm(width)
-        self.gate, self.up = nn.Linear(width, inner, bias=False), nn.Linear(width, inner, bias=False)
-        self.down = nn.Linear(inner, width, bias=False)
-
-    def own(self, x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of self-attention, [row, position, head, size]."""
-        own, x = self.self, self.self_norm(x)
-        return turned(own.split(own.q(x)), turn), turned(own.split(own.k(x)), turn), own.split(own.v(x))
-
-    def queries(self, x: Tensor, turn: Tensor) -> Tensor:
-        """Queries of cross-attention."""
-        return turned(self.cross.split(self.cross.q(self.cross_norm(x))), turn)
-
-    def latent_pairs(self, z: Tensor, turn: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Keys and values of this layer's latent vectors, [row, head, latent, size]."""
-        keys, values = self.cross.split(self.cross.k(z)), self.cross.split(self.cross.v(z))
-        return (keys if turn is None else turned(keys, turn)).transpose(1, 2), values.transpose(1, 2)
-
-    def crossed(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What cross-attention adds."""
-        mixed = F.scaled_dot_product_attention(queries.transpose(1, 2), keys, values)
-        return self.cross.o(mixed.transpose(1, 2).flatten(2))
-
-    def fed(self, x: Tensor) -> Tensor:
-        """What the feed-forward layer adds."""
-        x = self.mlp_norm(x)
-        return self.down(F.silu(self.gate(x)) * self.up(x))
-
-
 class Decoder(nn.Module):
     """The model. Latent vectors [example, latent, feature] are laid out layer by layer, the bottom one's first."""
 
@@ -159,7 +97,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.embedding = nn.Embedding(shape.vocabulary, shape.width)
-        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.layers = nn.ModuleList(
+            Layer(shape.width, shape.inner, shape.heads, bool(shape.latents)) for _ in range(shape.layers)
+        )
         self.norm = Norm(shape.width)
         self._begin(init)
 
@@ -184,7 +124,7 @@ class Decoder(nn.Module):
         there: Bool[Tensor, "example position"] | None = None,
         *,
         chunked: bool = True,
-        kept: "list[Pair] | None" = None,
+        kept: list[Pair] | None = None,
     ) -> Reading:
         """A text up to the first cross-attention. `there` is false on padding, which may stand on either side.
 
@@ -194,8 +134,8 @@ class Decoder(nn.Module):
         count, window = embeds.shape[1], self.shape.window
         positions = torch.arange(count, device=embeds.device)[None] if there is None else (there.cumsum(1) - 1).clamp(0)
         turn = rotation(positions, self.shape.width // self.shape.heads, embeds.dtype)
-        chunked = chunked and count > 2 * window
-        seen = _seen_in_chunks(count, window, there, embeds.device) if chunked else _seen(count, window, there, embeds)
+        chunked = chunked and count > max(2 * window, SHORT)
+        seen = seen_in_chunks(count, window, there, embeds.device) if chunked else masked(count, window, there, embeds)
         if chunked:
             seen = seen.expand(len(embeds), -1, -1, -1).flatten(0, 1)[:, None]
         first: Any = self.layers[0]
@@ -208,8 +148,8 @@ class Decoder(nn.Module):
         reading: Reading,
         z: Float[Tensor, "example latent feature"] | None,
         *,
-        pairs: "list[Pair] | None" = None,
-        kept: "list[Pair] | None" = None,
+        pairs: list[Pair] | None = None,
+        kept: list[Pair] | None = None,
     ) -> Float[Tensor, "example position feature"]:
         """States behind the final norm, given thoughts. None: without them, which is the same as zeros.
 
@@ -227,7 +167,7 @@ class Decoder(nn.Module):
             x = x + layer.fed(x)
         return self.norm(x)
 
-    def latent_pairs(self, z: Float[Tensor, "example latent feature"]) -> "list[Pair]":
+    def latent_pairs(self, z: Float[Tensor, "example latent feature"]) -> list[Pair]:
         """Keys and values of each layer's latent vectors."""
         turn = self._latent_turn(z)
         each, layers = self.shape.each, list[Any](self.layers)
@@ -243,7 +183,7 @@ class Decoder(nn.Module):
         return rotation(places, shape.width // shape.heads, z.dtype)
 
     def _attended(
-        self, layer: Any, x: Tensor, turn: Tensor, seen: Tensor, chunked: bool, kept: "list[Pair] | None"
+        self, layer: Any, x: Tensor, turn: Tensor, seen: Tensor, chunked: bool, kept: list[Pair] | None
     ) -> Tensor:
         """What a layer's self-attention adds."""
         queries, keys, values = layer.own(x, turn)
@@ -253,8 +193,8 @@ class Decoder(nn.Module):
             parts = (part.transpose(1, 2) for part in (queries, keys, values))
             return layer.self.o(F.scaled_dot_product_attention(*parts, attn_mask=seen).transpose(1, 2).flatten(2))
         window, count = self.shape.window, x.shape[1]
-        own = _chunks(queries, window)
-        parts = (part.transpose(1, 2) for part in (own, _with_before(keys, window), _with_before(values, window)))
+        own = chunks(queries, window)
+        parts = (part.transpose(1, 2) for part in (own, with_before(keys, window), with_before(values, window)))
         mixed = F.scaled_dot_product_attention(*parts, attn_mask=seen).transpose(1, 2)
         return layer.self.o(mixed.reshape(len(x), -1, x.shape[2])[:, :count])
 
@@ -338,57 +278,3 @@ class Decoder(nn.Module):
             raise ValueError(f"{where} {side} {name} {shape}; give the weights of one decoder, all of them")
         for name, value in weights.items():
             own[name].copy_(value)
-
-
-Pair = tuple[Tensor, Tensor]  # keys and values
-
-
-def rotation(positions: Tensor, size: int, dtype: torch.dtype) -> Complex[Tensor, "*_ half"]:
-    """RoPE's turns at these positions, as numbers of length 1, for vectors of this precision (float32 at least)."""
-    wide = torch.promote_types(dtype, torch.float32)
-    rates = BASE ** (-torch.arange(0, size, 2, device=positions.device, dtype=wide) / size)
-    angles = positions[..., None].to(wide) * rates
-    return torch.polar(torch.ones_like(angles), angles)
-
-
-def turned(x: Float[Tensor, "row position head size"], turn: Complex[Tensor, "_ position half"]) -> Tensor:
-    """Neighbouring pairs of features turned together."""
-    pairs = torch.view_as_complex(x.to(turn.real.dtype).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn[:, :, None]).flatten(-2).to(x.dtype)
-
-
-def _seen(count: int, window: int, there: Tensor | None, like: Tensor) -> Bool[Tensor, "_ 1 query key"]:
-    """Who reads whom: the last `window` places, itself included; of padding only itself, so that no row is empty."""
-    places = torch.arange(count, device=like.device)
-    apart = places[:, None] - places
-    seen = ((apart >= 0) & (apart < window))[None]
-    if there is not None:
-        seen = seen & there[:, None] | (apart == 0)
-    return seen[:, None]
-
-
-def _seen_in_chunks(
-    count: int, window: int, there: Tensor | None, device: torch.device
-) -> Bool[Tensor, "example_or_1 chunk query key"]:
-    """The same, chunk by chunk: keys are those of the chunk before, then its own."""
-    chunks = -(-count // window)
-    query, key = torch.arange(window, device=device)[:, None], torch.arange(2 * window, device=device)
-    own = key == query + window
-    near = (key <= query + window) & (key > query)
-    known = torch.ones(1, count, dtype=torch.bool, device=device) if there is None else there
-    known = F.pad(known, (window, chunks * window - count))
-    pairs = torch.cat([known[:, :-window].unflatten(1, (chunks, window)), known[:, window:].unflatten(1, (chunks, -1))], 2)
-    return near & pairs[:, :, None] | own
-
-
-def _chunks(x: Tensor, window: int) -> Tensor:
-    """[row, position, head, size] -> [row x chunk, window, head, size]."""
-    more = -x.shape[1] % window
-    return F.pad(x, (0, 0, 0, 0, 0, more)).unflatten(1, (-1, window)).flatten(0, 1)
-
-
-def _with_before(x: Tensor, window: int) -> Tensor:
-    """Each chunk behind the one before it, [row x chunk, 2 window, head, size]."""
-    padded = F.pad(x, (0, 0, 0, 0, window, -x.shape[1] % window))
-    before, own = (part.unflatten(1, (-1, window)) for part in (padded[:, :-window], padded[:, window:]))
-    return torch.cat([before, own], 2).flatten(0, 1)

@@ -5,7 +5,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .decoder import Attention, Norm, Shape, rotation, turned
+from .blocks import Attention, Norm, rotation, turned
+from .decoder import Shape
 from .inference import Gaussian
 
 
@@ -26,9 +27,7 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.mean.bias)
         nn.init.constant_(self.log_var.bias, log_var)
 
-    def forward(
-        self, tokens: Int[Tensor, "example position"], there: Bool[Tensor, "example position"]
-    ) -> Gaussian:
+    def forward(self, tokens: Int[Tensor, "example position"], there: Bool[Tensor, "example position"]) -> Gaussian:
         """Of each text; padding, where `there` is false, is read by nobody."""
         count, shape = tokens.shape[1], self.shape
         asked = self.asked.expand(len(tokens), -1, -1)

@@ -3,15 +3,17 @@
 The cache of a row is a ring: place p of the text lies in slot p mod window, so that nothing is moved or copied.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .decoder import Decoder, Pair, Reading, rotation
+from .blocks import Pair, rotation
+from .decoder import Decoder
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Cache:
         """These rows alone."""
         self._each(lambda value: value[rows])
 
-    def _each(self, change) -> None:
+    def _each(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.latents is not None:
             self.latents = [(change(keys), change(values)) for keys, values in self.latents]
         self.rings = [(change(keys), change(values)) for keys, values in self.rings]
@@ -54,7 +56,9 @@ def advance(
         kept: list[Pair] = []
         states = decoder.states(decoder.read(embeds, there, kept=kept), None, pairs=cache.latents, kept=kept)
         cache.count = there.sum(1)
-        cache.rings = [(_ring(keys, cache.count, decoder), _ring(values, cache.count, decoder)) for keys, values in kept]
+        cache.rings = [
+            (_ring(keys, cache.count, decoder), _ring(values, cache.count, decoder)) for keys, values in kept
+        ]
         return states
     if embeds.shape[1] != 1:
         raise ValueError(f"{embeds.shape[1]} places at once behind a cache; give one at a time")
@@ -79,7 +83,7 @@ def _one(decoder: Decoder, embeds: Tensor, cache: Cache) -> Tensor:
     turn = rotation(cache.count[:, None], decoder.shape.width // decoder.shape.heads, embeds.dtype)
     seen = (torch.arange(window, device=embeds.device) <= cache.count[:, None])[:, None, None]
     x = embeds
-    for index, layer in enumerate(decoder.layers):
+    for index, layer in enumerate(list[Any](decoder.layers)):
         queries, keys, values = layer.own(x, turn)
         for ring, new in zip(cache.rings[index], (keys, values), strict=True):
             ring[rows, slot] = new[:, 0]

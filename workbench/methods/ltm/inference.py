@@ -13,7 +13,7 @@ about 5, or be many and fall. `floor` says what KL a setting leaves where there 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,6 +26,7 @@ DIMENSIONS = 4096  # that `floor` watches
 FAR = 0.5  # of the sum of rates from the way that log_var has to go: more is warned about
 SETTLED = 48  # steps with falling rates after which the sum does not matter
 
+Draws = Callable[[], Tensor]  # where standard noise comes from
 Likelihood = Callable[[Tensor], Tensor]  # z [example, latent, feature] -> -ln p(x | z) of each example
 
 
@@ -52,12 +53,6 @@ class Gaussian:
 def prior_log_density(z: Float[Tensor, "example latent feature"]) -> Float[Tensor, "example"]:
     """Of thoughts under the standard normal prior."""
     return -0.5 * (z.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-
-
-class Draws(Protocol):
-    """Where standard noise comes from."""
-
-    def __call__(self) -> Tensor: ...
 
 
 class Noise:

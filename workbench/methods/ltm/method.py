@@ -14,13 +14,16 @@ from ...backbone.generation import generate
 from ...backbone.thoughts import Thoughts
 from ...tasks import Example, Task
 from ..base import LatentMethod, Losses, Prompt, draw_seed
+from .bounds import active
 from .config import PRESETS, LTMConfig
 from .decoder import NONE, Decoder, Shape
 from .encoder import Encoder
-from .inference import Gaussian, Noise, begun, floor, infer, langevin, reaches
+from .inference import Draws, Gaussian, Noise, begun, floor, langevin, reaches
 from .learning import Text, found_for, gradients_of, known, resting
 from .model import Conditioned, ThoughtModel, byte_tokenizer, letter_tokenizer
 
+LOOKED = 16  # texts of the probe set that thoughts are inferred for
+LEAST = 1e-3  # nats per token that thoughts must be worth
 EVIDENCE = "evidence"  # of a prompt: the ids that thoughts are inferred from
 TOKENIZERS = {"bytes": byte_tokenizer, "letters": letter_tokenizer}
 
@@ -101,29 +104,29 @@ class LTM(LatentMethod):
 
     # -- the fast loop -----------------------------------------------------------------------------------------------
 
-    def fit(self, text: Text, noise: Noise, *, start: Gaussian | None = None, plain: bool = False) -> Fitted:
+    def fit(self, text: Text, noise: Draws, *, start: Gaussian | None = None, plain: bool = False) -> Fitted:
         """The thoughts of texts as they are inferred at test. `start`: where the fast loop begins."""
         config, decoder = self.config, self.decoder
+        loop = config.test_loop()
         if self.encoder is not None:
             with torch.no_grad():
-                start = self.encoder(text.tokens, text.targets != NONE)
+                first: Gaussian = self.encoder(text.tokens, text.targets != NONE)
             if config.inference == "amortised":
-                return Fitted(start, start.at(noise()))
+                return Fitted(first, first.at(noise()))
             loop = config.loop(config.refining, config.refining_rate)
         else:
-            start = begun(noise, config.log_var) if start is None else start
-            loop = config.test_loop()
+            first = begun(noise, config.log_var) if start is None else start
         if config.inference == "langevin":
-            z, around = self._chain(text, start.mu, noise, config.test_steps)
+            z, around = self._chain(text, first.mu, noise, config.test_steps)
             return Fitted(around, z)
-        found = found_for(decoder, text, start, noise, loop, plain=plain)
+        found = found_for(decoder, text, first, noise, loop, plain=plain)
         q = found.posterior
         if config.inference == "map":
             return Fitted(q, q.mu)
         eps = found.eps if config.noise == "shared" and found.eps is not None else noise()
         return Fitted(q, q.at(eps))
 
-    def _chain(self, text: Text, start: Tensor, noise: Noise, steps: int) -> tuple[Tensor, Gaussian]:
+    def _chain(self, text: Text, start: Tensor, noise: Draws, steps: int) -> tuple[Tensor, Gaussian]:
         """Langevin's samples: the last, and a Gaussian around them."""
         decoder, config = self.decoder, self.config
         with resting(decoder):
@@ -220,6 +223,24 @@ class LTM(LatentMethod):
             )
         return said
 
+    @torch.no_grad()
+    def seen(self, prompts: Sequence[Prompt]) -> tuple[dict[str, float], tuple[str, ...]]:
+        """Whether thoughts are read: their KL, dimensions that say something, the cost beside own and others'."""
+        if not self.config.latents or len(prompts) < 2:
+            return {}, ()
+        text, noise = self.whole(prompts[:LOOKED]), self.noise(prompts[:LOOKED], "looking")
+        q = self.fit(text, noise).posterior
+        eps, count = noise(), text.counts
+        own, others = (float(self._nll(text, one).sum()) / count for one in (q.at(eps), q.at(eps).roll(1, 0)))
+        found = {"kl": float(q.kl().sum()) / count, "active": float(active(q)), "own": own, "shuffled": others}
+        begun = (self.training_step or 0) > max(1, self.config.kl_hold + self.config.kl_ramp)
+        if begun and (found["kl"] < LEAST or others - own < LEAST):
+            said = (
+                "thoughts are not read: their KL is nothing, or another text's do as well; hold and ramp the KL longer"
+            )
+            return found, (said,)
+        return found, ()
+
     # -- thinking and answering ------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -288,9 +309,8 @@ class LTM(LatentMethod):
             own = replace(decoding, max_new_tokens=min(leg, limit - first))
             if first:
                 written = [torch.cat([rows[k], torch.tensor(words[k], dtype=torch.long)]) for k in going]
-                noise = Noise(
-                    [draw_seed(chances[k], f"replan {first}", 0) for k in going], *z.shape[1:], self.backbone.table
-                )
+                new = [draw_seed(chances[k], f"replan {first}", 0) for k in going]
+                noise = Noise(new, self.config.latents, self.config.width, self.backbone.table)
                 start = Gaussian(z[going], torch.full_like(z[going], self.config.log_var))
                 z[going] = self.fit(self.text(written), noise, start=start).posterior.mu
             read = [torch.cat([rows[k], torch.tensor(words[k], dtype=torch.long)]) for k in going]
