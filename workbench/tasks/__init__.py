@@ -128,7 +128,7 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
     (`workbench/tasks/reference.py` says more). It is for comparison with published numbers only.
     """
     from ..config import choose
-    from . import aqua, arith, date_understanding, gsm8k, math500, prosqa, strategyqa, toy
+    from . import aqua, arith, date_understanding, gsm8k, math500, prosqa, strategyqa, text, toy
     from .reference import READINGS
 
     tasks: dict[str, Callable[[str | None], Task]] = {
@@ -143,9 +143,10 @@ def load_task(name: str, source: str | None = None, parse: Parsing = "strict", p
         "date_understanding": date_understanding.task,
         "date_understanding-all": date_understanding.whole,
         "toy": toy.task,
+        "text": text.task,
     }
     made = {"arith": arith.DIFFICULTIES, "arith-shift": arith.DIFFICULTIES, "prosqa": prosqa.DIFFICULTIES}
-    if source is not None and source not in made.get(name, ()) and name != "toy":
+    if source is not None and source not in made.get(name, ()) and name not in ("toy", "text"):
         source = placed(source)  # what a run remembers is found from any folder
     task = choose("task", name, tasks)(source)
     if prompts is not None:
