@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PretrainedConfig
 
 from ...backbone.label_losses import label_losses
 from ...config import allowed, bounded, configured
@@ -199,6 +200,22 @@ class Decoder(nn.Module):
         return layer.self.o(mixed.reshape(len(x), -1, x.shape[2])[:, :count])
 
     # -- what it says ------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Its sizes by the names that language models have for them."""
+        shape = self.shape
+        sizes: dict[str, Any] = {
+            "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads, "hidden_size": shape.width,
+            "intermediate_size": shape.inner, "vocab_size": shape.vocabulary,
+        }  # fmt: skip
+        return PretrainedConfig(**sizes)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embedding
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.head
 
     @property
     def head(self) -> nn.Linear:
