@@ -56,8 +56,10 @@ def costs(
     samples: int = SAMPLES,
     importance: int = IMPORTANCE,
     seed: int = 0,
+    whole: bool = True,
 ) -> Costs:
-    """All readings of the prompts' whole texts. `loop`: the fast loop, by default that of the method at test.
+    """All readings of the prompts' whole texts, or those of the posterior alone (not `whole`). `loop`: the fast loop,
+    by default that of the method at test.
 
     The prefix of a question is the question; of a text by itself its first half.
     """
@@ -85,6 +87,8 @@ def costs(
     nats["importance"] = weighted(lambda z: method._nll(text, z), q, noise, importance)
     order = torch.arange(len(prompts), device=device).roll(1)
     nats["shuffled"] = method._nll(text, Gaussian(q.mu[order], q.log_var[order]).at(noise()))
+    if not whole:
+        return Costs(nats, *about, q)
     before = _posterior(
         method, method.text([_row(p)[:count] for p, count in zip(prompts, halves, strict=True)]), noise, loop
     )
