@@ -459,3 +459,19 @@ def test_our_numbers_are_those_of_the_published_code(tmp_path):
     save_file(tensors, tmp_path / "less.safetensors", metadata={"kind": "ltm"})
     with pytest.raises(ValueError, match=r"lacks layers\.1\.cross\.v"):
         check("ltm", tmp_path / "less.safetensors")
+
+
+def test_the_plainly_written_step_that_speed_is_measured_against_finds_the_same():
+    from workbench.bench.inference import STEPS, Batch, flops, inner_steps
+
+    batch = Batch(texts=2, tokens=10, width=16, heads=2, window=4, latents=4, vocabulary=20)
+    found = inner_steps(batch, repeats=1, timer="cpu")
+    assert found["largest_difference"] < 1e-3
+    assert set(found["rungs"]) == {"reference", "shortcuts", "trajectory"}
+    row = found["rungs"]["shortcuts"]
+    assert found["speedup"] == found["rungs"]["reference"]["median"] / row["median"]
+    assert row["floor"] * found["matrix_rate"] == pytest.approx(flops(batch))
+    assert STEPS > 1
+    inner, tokens = batch.shape.inner, 20
+    products = tokens * (2 * 256 + 6 * 16 * inner + 12 * 256 + 6 * 16 * inner + 2 * 20 * 16) + 8 * 4 * 256
+    assert flops(batch) == 2 * products + 3 * tokens * 4 * (4 + 4) * 16

@@ -24,7 +24,7 @@ MEASURES = {  # what a part says in one number, and how it is read
     "seconds": "seconds",
     "peak_gb": "GB at most",
 }
-INNER = ("mid_size", "eight_billion", "queue", "thoughts")  # parts of a part
+INNER = ("mid_size", "eight_billion", "queue", "thoughts", "fast_loop")  # parts of a part
 TIMES = ("median", "low", "high")  # seconds that every way has
 RATIOS = ("speedup", "over_floor", "over_generate")  # columns of `ways`, missing where a way has none
 

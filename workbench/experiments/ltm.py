@@ -1,4 +1,4 @@
-"""What do latent thoughts that are fitted to each text buy, what keeps them from collapsing, and which numbers are bounds?
+"""What do thoughts fitted to each text buy, what keeps them from collapsing, and which numbers are bounds?
 
 Texts of known entropy (task toy), models from nothing. On the long toy (three blocks of 12, keys of 3 letters of 16:
 entropy 8.32 nats, 24.95 without memory) the corrected algorithm is trained with all seeds; on a short one (blocks of 8,
