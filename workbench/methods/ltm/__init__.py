@@ -17,9 +17,13 @@
 reach the prior. `presets` has the paper's settings and the released code's.
 """
 
+from .bounds import Costs, costs, same_noise, table
 from .config import LTMConfig
 from .decoder import Decoder, Shape
 from .inference import Gaussian, Loop, Noise, floor, infer, langevin
 from .method import LTM
 
-__all__ = ["LTM", "Decoder", "Gaussian", "LTMConfig", "Loop", "Noise", "Shape", "floor", "infer", "langevin"]
+__all__ = [
+    "LTM", "Costs", "Decoder", "Gaussian", "LTMConfig", "Loop", "Noise", "Shape", "costs", "floor", "infer", "langevin",
+    "same_noise", "table",
+]  # fmt: skip
