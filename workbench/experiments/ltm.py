@@ -17,9 +17,10 @@ keys of 2 of 8: 4.16 and 12.48 nats), where many models can be trained, the firs
 Decided before the runs. The target is met by a seed of the long toy if its bound with 64 steps is below 24.95 nats and
 not below 8.32, at least 95 % of the key's letters are written again from the posterior's mean, and from another text's
 thoughts no more than 5 points above chance (6 %); it holds if four of five seeds meet it. An arm has collapsed if in
-most seeds the KL with 64 steps is below 0.1 nats, or another text's thoughts cost less than 0.1 nats more. Of two arms one is better if the difference of their bounds, paired by
-seed and text, is at least 1 nat with an interval that excludes 0; else they are not told apart. The shared-noise number
-is shown to be no bound if it lies below the entropy with an interval that excludes it.
+most seeds the KL with 64 steps is below 0.1 nats, or another text's thoughts cost less than 0.1 nats more. Of two arms
+one is better if the difference of their bounds, paired by seed and text, is at least 1 nat with an interval that
+excludes 0; else they are not told apart. The shared-noise number is shown to be no bound if it lies below the entropy
+with an interval that excludes it.
 """
 
 from collections.abc import Sequence
