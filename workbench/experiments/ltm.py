@@ -153,7 +153,8 @@ def _keys(model: Any, task: Task, prompts: Sequence[Prompt], q: Any) -> tuple[di
     place = torch.arange(q.mu.shape[1], device=q.mu.device)[None, :, None] // each
     for layer in range(model.decoder.shape.layers):
         layers[f"{layer + 1} included"] = _written(model, task, prompts, q.mu * (place <= layer))
-        layers[f"{layer + 1} left out"] = _written(model, task, prompts, q.mu * (place != layer))
+    for layer in range(model.decoder.shape.layers):
+        layers[f"layer {layer + 1} left out"] = _written(model, task, prompts, q.mu * (place != layer))
     return keys, layers
 
 
@@ -214,8 +215,12 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     measures |= {f"free {name}": of("free", name) for name in ("distinct", "same key")}
     measures |= {f"keys with {name}": of("layers", name) for name in long[0].measured()["layers"]}
     parts += [tabulate(cells, measures) for cells in (long, *(short[arm] for arm in short if arm != AR))]
-    parts += [tabulate(short[AR], {"bound": of("costs", "zero")})] if AR in short else []
+    if AR in short:
+        zero = of("costs", "zero")
+        parts.append(tabulate(short[AR], {"bound": zero, "KL": lambda cell: 0 * np.array(zero(cell))}))
     table, runs = joined(parts)
+    share = table["measure"].str.startswith(("keys", "free"))
+    table.loc[share, ["low", "high"]] = table.loc[share, ["low", "high"]].clip(0, 1)
     found = [*_target(long), _invalid(long, "long"), *_prefix(long), _diversity(long)]
     if HELD in short:
         found += [_invalid(short[HELD], "short"), *_collapse(short), *_better(short), *_latents(short)]

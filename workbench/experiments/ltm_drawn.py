@@ -10,11 +10,14 @@ from .report import asked, where
 
 SHORT = "R=3,K=2,A=8,block=8"  # the short toy
 HELD = "held"
+DRAWN = 16  # steps from which on bounds are drawn: with fewer the floor is many times the rest
 COUNTS_OF = {HELD: 4, "8 latents": 8}  # latent vectors of the arms that differ in nothing else
 
 
 def drawn(table: pd.DataFrame, runs: pd.DataFrame, seeds: int) -> dict[str, Any]:
     """The figures, of what there is."""
+    most = table["steps"].max()
+    table, runs = (rows[rows["steps"].isna() | (rows["steps"] >= min(DRAWN, most))] for rows in (table, runs))
     toys = {name: toy_of(SHORT if name == "short" else None) for name in dict.fromkeys(table["toy"])}
     of = asked(seeds).replace("questions", "texts")
     long = _only(table, toy=["long"]), _only(runs, toy=["long"])
@@ -57,11 +60,11 @@ def _short(table: pd.DataFrame, runs: pd.DataFrame, of: str, steps: dict[str, An
             y_title="bound (nats per text)", of=of, **steps,
         ),
         "ltm_arms": figures.bars(
-            arms, label="arm", facet="measure", reference=lines,
+            arms, label="arm", facet="measure", columns=2, reference=lines,
             x_title={"bound": "bound (nats per text)", "KL": "KL (nats per text)"}, of=of,
         ),
         "ltm_free": figures.bars(
-            free, label="arm", facet="measure", percent=True,
+            free, label="arm", facet="measure", columns=2, percent=True,
             x_title={"free distinct": "keys of their own (%)", "free same key": "one key in all blocks (%)"},
             of="seeds",
         ),
