@@ -10,7 +10,7 @@ import workbench as wb
 from workbench.backbone import Backbone, Decoding
 from workbench.backbone.generation import generate
 from workbench.evidence.collect import collect
-from workbench.methods import build
+from workbench.methods import Prompt, Thoughts, build
 from workbench.methods.base import prepared
 from workbench.methods.ltm import LTM, LTMConfig
 from workbench.methods.ltm.bounds import costs, same_noise, table
@@ -309,3 +309,56 @@ def test_prefix_likelihood_counts_what_stands_behind(backbone):
         first = len(prompt.before) - 1
         own = logits[k, first : first + len(prompt.target)].gather(1, prompt.target[:, None]).mean()
         torch.testing.assert_close(method.likelihood(prompts, thoughts)[k], -own, rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------- a trained model
+
+
+@pytest.fixture(scope="module")
+def trained(backbone) -> LTM:
+    """`workbench train --method ltm --preset toy --task toy` for 1100 steps of 16 texts (AdamW, 1e-3, decay 0.1)."""
+    method = load_method("tests/data/ltm_toy.safetensors", backbone)
+    assert isinstance(method, LTM)
+    return method
+
+
+@pytest.fixture(scope="module")
+def asked(trained) -> list[Prompt]:
+    task = load_task("toy")
+    return prepared(trained, task, task.examples("test", 16), learned=True)
+
+
+@pytest.mark.slow
+def test_trained_thoughts_are_worth_more_than_they_cost(trained, asked):
+    """The bound lies between the entropy and what a text costs without memory, and another's thoughts do not help."""
+    found, toy = costs(trained, asked, whole=False), toy_of(None)
+    assert toy.entropy < found.nats["importance"].mean() < found.nats["oracle"].mean() < toy.without - 3
+    assert found.nats["shuffled"].mean() > found.nats["nll"].mean() + 20
+    assert found.posterior is not None
+    q, task = found.posterior, load_task("toy")
+
+    def letters(z: torch.Tensor) -> float:
+        """Share of the keys' letters that are written again."""
+        thoughts = Thoughts(z[:, None], torch.ones(len(z), 1, z.shape[1], dtype=torch.bool))
+        texts = [one.text for ((one,),) in trained.answer(asked, thoughts, Decoding(36))]
+        pairs = [(p.example.answer, task.read(text) or "?" * 9) for p, text in zip(asked, texts, strict=True)]
+        return sum(a == b for gold, own in pairs for a, b in zip(gold, own, strict=True)) / (9 * len(pairs))
+
+    assert letters(q.mu) >= 0.95
+    assert letters(q.mu.roll(1, 0)) < 0.2
+    assert letters(0 * q.mu) < 0.2
+    assert letters(q.mu * torch.tensor([1.0, 1, 0, 0])[:, None]) < 0.5  # the lower layer's alone
+
+
+def test_what_a_shared_noise_reports_can_be_below_the_entropy(trained, asked):
+    """No bound can: scored with noise that the fast loop has not seen, the same posteriors cost several times that."""
+    found = same_noise(trained, asked)
+    assert found["same"].mean() < toy_of(None).entropy
+    assert found["fresh"].mean() > toy_of(None).without
+
+
+def test_shortcuts_and_the_plain_way_agree_on_a_trained_model(trained, asked):
+    """The shortcuts and the plain way come to the same posterior."""
+    text = trained.whole(asked[:4])
+    ours, plain = (trained.fit(text, trained.noise(asked[:4], "plain"), plain=way).posterior for way in (False, True))
+    torch.testing.assert_close(ours.mu, plain.mu, atol=0.02, rtol=0)
