@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
 import workbench as wb
+from workbench.__main__ import main
 from workbench.backbone import Backbone, Decoding
 from workbench.backbone.generation import generate
 from workbench.evidence.collect import collect
@@ -185,6 +187,22 @@ def test_it_trains_and_says_its_floor_and_that_thoughts_are_not_read(backbone, t
     assert any("thoughts are not read" in one for row in metrics["warnings"].dropna() for one in row)
     again = load_method(tmp_path / "run")
     assert all(torch.equal(p, q) for p, q in zip(method.parameters(), again.parameters(), strict=True))
+
+
+def test_what_its_texts_cost_is_one_command(backbone, tmp_path, capsys):
+    task, method = load_task("toy", "R=2,K=1,A=4,block=4"), build("ltm", backbone, replace(SMALL, length=8))
+    config = TrainConfig(examples=4, epochs=1, batch_size=4, probe_examples=2, optimizer="adamw", lr=1e-3)
+    train(method, task, config, tmp_path / "run")
+    capsys.readouterr()
+    assert main(["bounds", "--run", str(tmp_path / "run"), "--count", "6", "--out", str(tmp_path / "it.csv")]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("oracle", "importance", "prefix", "prior", "zero", "bits_per_byte"))
+    kept = pd.read_csv(tmp_path / "it.csv")
+    assert kept.set_index("reading").loc["oracle", "n"] == 6
+    method = build("soft-prompt", Backbone.load("nano"))
+    train(method, load_task("arith"), replace(config, batch_size=2), tmp_path / "other")
+    assert main(["bounds", "--run", str(tmp_path / "other"), "--count", "2"]) == 2
+    assert "'soft-prompt' does not model whole texts" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------------------------------------------------- tasks

@@ -14,7 +14,7 @@ from ...backbone.generation import generate
 from ...backbone.thoughts import Thoughts
 from ...tasks import Example, Task
 from ..base import LatentMethod, Losses, Prompt, draw_seed
-from .bounds import active
+from .bounds import active, costs, table
 from .config import PRESETS, LTMConfig
 from .decoder import NONE, Decoder, Shape
 from .encoder import Encoder
@@ -240,6 +240,10 @@ class LTM(LatentMethod):
             )
             return found, (said,)
         return found, ()
+
+    def bounds(self, prompts: Sequence[Prompt]) -> Any:
+        """What the texts cost by every reading of `bounds.costs`."""
+        return table(costs(self, prompts))
 
     # -- thinking and answering ------------------------------------------------------------------------------------
 
