@@ -197,7 +197,8 @@ def test_a_backbone_without_weights_says_the_same(tiny, tiny_folder, task, name)
         with pytest.raises(ValueError, match="has nothing to train"):
             dry_run(empty, task, SHORT)
         return
-    assert all(p.device.type == "meta" for p in empty.parameters())
+    own = METHODS[name].needs == "tokenizer"  # it brings its language model, whose weights are there
+    assert own or all(p.device.type == "meta" for p in empty.parameters())
     real = build(name, Backbone.load(str(tiny_folder())))
     assert str(dry_run(empty, task, SHORT)) == str(dry_run(real, task, SHORT))
     assert dry_run(empty, task, SHORT).kept == dry_run(real, task, SHORT).kept

@@ -139,7 +139,8 @@ def test_every_condition_is_tuned_over_as_many_trials_and_the_best_on_dev_is_run
 
 
 def test_the_comparison_has_every_method_and_reads_as_a_table(monkeypatch):
-    assert set(compared()) == {name for name, cls in METHODS.items() if cls.__module__ != "__main__"}
+    with_backbone = {name for name, cls in METHODS.items() if cls.__module__ != "__main__" and cls.needs == "model"}
+    assert set(compared()) == with_backbone
     cells = import_module("workbench.experiments.compare").cells(SETTING)
     assert {cell.task for cell in cells} == {"arith", "arith-shift", "prosqa"}
     for cell in cells:
@@ -167,6 +168,7 @@ def test_an_experiment_runs_and_writes_what_it_promises(name, tmp_path, here, mo
     module = import_module(f"workbench.experiments.{EXPERIMENTS[name]}")
     few = {"COUNTS": (1, 2), "WEIGHTS": (0.1, 1.0), "FACTORS": (0.0, 0.5, 1.0), "PROBED": 8, "PATHS": 2}
     few |= {"BOTH": (), "LOOKED": 6, "CHAIN": 2}  # of LT-Tuning: one task
+    few |= {"LOOPS": (2, 3), "FREE": 6}  # of LTM: short loops
     few |= {"MADE": {"arith-shift": ("arith-shift", None)}, "METHODS": {m: METHODS[m] for m in ("cot", "lta-thinker")}}
     for settings, value in few.items():
         if hasattr(module, settings):

@@ -28,7 +28,7 @@ ALLOWED = {
     "plugins": "config files tasks",
     "backbone": "config files places",
     "fetched": "config files places",
-    "methods": "config tasks backbone",
+    "methods": "config files tasks backbone",
     "store": "files",
     "analysis": "files tasks backbone store",  # of tasks and backbone: names of types, for lens
     "runs": "config files places plugins backbone methods",

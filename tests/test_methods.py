@@ -15,6 +15,7 @@ from workbench.methods.baselines import CoT, SoftPrompt
 from workbench.methods.coconut import CoconutConfig
 from workbench.methods.lt_tuning import LTTuningConfig
 from workbench.methods.lta_thinker import LTAThinkerConfig
+from workbench.methods.ltm import LTMConfig
 from workbench.methods.soft_thinking import SoftThinkingConfig
 from workbench.methods.softcot import SoftCoTConfig
 from workbench.methods.softcot_pp import SoftCoTPPConfig
@@ -56,6 +57,12 @@ VARIANTS = {
     "lt-tuning forced": LTTuningConfig(placement="fixed", state_share=0.0, forced_thoughts=3),
     "lt-tuning pause": LTTuningConfig(mode="pause", forced_thoughts=2, max_consecutive_thoughts=1),
     "lt-tuning plain": LTTuningConfig(placement="none", test_thoughts=False),
+    "ltm final": LTMConfig(width=32, slow_grad="final", test_steps=16, thought="sample"),
+    "ltm map": LTMConfig(width=32, inference="map", test_steps=16),
+    "ltm langevin": LTMConfig(width=32, inference="langevin", test_steps=8),
+    "ltm amortised": LTMConfig(width=32, inference="amortised"),
+    "ltm semi-amortised": LTMConfig(width=32, inference="semi-amortised", tokenizer="bytes"),
+    "ltm autoregressive": LTMConfig(width=32, latents=0),
 }
 
 

@@ -147,6 +147,9 @@ COMMANDS = {
         options.counter,
         acts.counter,
     ),
+    "bounds": Command(
+        "What texts cost beside thoughts: bounds, and controls that are none.", options.bounds, acts.bounds
+    ),
     "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, acts.score),
     "figures": Command(
         "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, acts.figures

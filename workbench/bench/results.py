@@ -27,6 +27,7 @@ MEASURES = {  # what a part says in one number, and how it is read
 }
 INNER = (  # parts of a part
     "mid_size", "eight_billion", "queue", "thoughts", "optimizers", "mid_size_optimizers", "eight_billion_optimizers",
+    "fast_loop",
 )  # fmt: skip
 TIMES = ("median", "low", "high")  # seconds that every way has
 RATIOS = ("speedup", "over_floor", "over_generate")  # columns of `ways`, missing where a way has none

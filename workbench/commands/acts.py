@@ -205,6 +205,30 @@ def counter(given: Namespace) -> None:
     print(verdict(table))
 
 
+def bounds(given: Namespace) -> None:
+    import pandas as pd
+
+    from ..files import write_text
+    from ..methods.base import prepared
+    from ..runs import load_method, read_config
+    from ..tasks import load_task
+
+    about = read_config(given.run)
+    known = about if given.task in (None, about["task"]) else {}
+    method = load_method(given.run, step=given.step)
+    task = load_task(given.task or about["task"], given.data or known.get("data"), prompts=known.get("prompts"))
+    found = method.bounds(prepared(method, task, task.examples(given.split, given.count), learned=True))
+    if found is None:
+        raise ValueError(
+            f"method {method.name!r} does not model whole texts, so that it has no bounds; give another run"
+        )
+    with pd.option_context("display.width", 200, "display.max_columns", None):
+        print(found.round(4).to_string(index=False))
+    if given.out is not None:
+        write_text(given.out, found.to_csv(index=False))
+        print(given.out)
+
+
 def score(given: Namespace) -> None:
     import pandas as pd
 

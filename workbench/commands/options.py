@@ -106,6 +106,16 @@ def counter(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the stores, table.csv and the figure")
 
 
+def bounds(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many steps")
+    parser.add_argument("--task", type=str | None, default=None, help="task whose texts are costed; default: the run's")
+    parser.add_argument("--data", type=str | None, default=None, help="what it reads; default: as in the run")
+    parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split of the texts")
+    parser.add_argument("--count", type=int, default=64, help="first texts of the split")
+    parser.add_argument("--out", type=Path | None, default=None, help="file for the table as CSV")
+
+
 def score(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("stores", type=Path, nargs="+", help=".nc files; the first is compared with each other one")
 

@@ -50,8 +50,8 @@ def cells(setting: Setting) -> list[Cell]:
 
 
 def compared() -> list[str]:
-    """The registered methods that other processes can import, the baselines first."""
-    names = [name for name, cls in METHODS.items() if cls.__module__ != "__main__"]
+    """The registered methods that think with the backbone and that other processes can import, the baselines first."""
+    names = [name for name, cls in METHODS.items() if cls.__module__ != "__main__" and cls.needs == "model"]
     return sorted(names, key=lambda name: not METHODS[name].__module__.endswith(".baselines"))
 
 

@@ -19,6 +19,10 @@ PROBES = {  # columns of metrics.jsonl, see diagnostics.probe -> panel titles
     "probe_cosine": "question cosine",
     "probe_slot_cosine": "slot cosine",
     "probe_rms": "root mean square (units)",
+    "probe_kl": "KL (nats per token)",  # of thoughts that are distributions, from their prior
+    "probe_active": "active dimensions (of all thoughts)",
+    "probe_own": "cost beside own thoughts (nats per token)",
+    "probe_shuffled": "cost beside another's thoughts (nats per token)",
 }
 YARDSTICKS = {  # columns of metrics.jsonl that say what a part would be -> what they are
     "loss_focus_log_steps": "log of the number of steps",  # the focus loss of a generator that cannot tell steps apart

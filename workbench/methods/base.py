@@ -198,6 +198,21 @@ class LatentMethod(nn.Module, ABC):
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Called before each epoch of a stage, and when training goes on within one; what is drawn may hang on it."""
 
+    def notice(self) -> str:
+        """What is to be known before training, in one sentence; mostly empty."""
+        return ""
+
+    def seen(self, prompts: Sequence[Prompt]) -> tuple[dict[str, float], tuple[str, ...]]:
+        """More numbers about the probe set while training, and sentences where they are bad; mostly none."""
+        return {}, ()
+
+    def bounds(self, prompts: Sequence[Prompt]) -> Any:
+        """Bounds on what the prompts' texts cost, as a table (pandas), of a method that models whole texts; else None.
+
+        A row for each reading, with nats, standard errors, and what is a bound and what is not.
+        """
+        return None
+
     def remark(self, thoughts: Sequence[Thoughts]) -> str:
         """One sentence about the thoughts of many questions (an entry each) that a reader must know; mostly empty."""
         return ""

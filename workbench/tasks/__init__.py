@@ -62,6 +62,7 @@ class Task:
     worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is,
     `answer_tokens` is what a worked answer may take, `stops` whether a reply ends with the line that announces it.
     `prompts` is the user's wording in place of `instruction`; `wording` names a form of ours and examples, its `shots`.
+    `texts`: an example is a text to be modelled, its question, and is answered by writing it again.
     Of a user's own file `layout` is how it is read; `taken` says so, and `refused` what was left out, a sentence each.
     """
 
@@ -82,6 +83,7 @@ class Task:
     refused: tuple[str, ...] = ()
     wording: str = ""
     shots: tuple[Example, ...] = ()
+    texts: bool = False
     given: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # id -> splits it was given as
 
     def message(self, question: str, thoughts: str, family: str) -> str:
@@ -151,6 +153,8 @@ TASKS = {
     "strategyqa": ("strategyqa", "task"),
     "date_understanding": ("date_understanding", "task"),
     "date_understanding-all": ("date_understanding", "whole"),
+    "toy": ("toy", "task"),
+    "text": ("text", "task"),
     "jsonl": ("jsonl", "task"),
 }
 OWN: dict[str, Callable[[str | None], Task]] = {}  # the same of the user's: filled by `workbench/plugins.py`
@@ -182,7 +186,8 @@ def load_task(
     if how != Layout() and name != "jsonl":
         raise ValueError(f"task {name!r} knows how its files are laid out: give a layout to task 'jsonl' only")
     home = import_module(f".{TASKS[name][0]}", __name__) if name in TASKS else None
-    if source is not None and source not in getattr(home, "DIFFICULTIES", ()):
+    described = getattr(home, "DESCRIBED", False) or source in getattr(home, "DIFFICULTIES", ())
+    if source is not None and not described:
         source = placed(source)  # what a run remembers is found from any folder
     make: Callable[..., Task] = OWN[name] if home is None else getattr(home, TASKS[name][1])
     task = make(source, how) if name == "jsonl" else make(source)

@@ -14,11 +14,11 @@ from ..tasks import Task
 @torch.no_grad()
 def look(
     method: LatentMethod, task: Task, prompts: Sequence[Prompt], answers: int, seed: int
-) -> dict[str, float] | None:
+) -> tuple[dict[str, float], tuple[str, ...]] | None:
     """Spread and rank of the prompts' thoughts, and the accuracy of the first `answers` of them, answered greedily.
 
-    Thoughts are those before the answers; where there are none, those within the answers that are asked for. None where
-    they are not finite.
+    Thoughts are those before the answers; where there are none, those within the answers that are asked for. What the
+    method looks at besides stands with them, and its sentences. None where thoughts are not finite.
     """
     method.eval()
     asked, decoding = prompts[:answers], Decoding(max_new_tokens=task.answer_tokens)
@@ -40,4 +40,5 @@ def look(
     if written:
         read = [(task.read(c.text, p.begun), p.example.answer) for c, p in zip(written, asked, strict=True)]
         seen["accuracy"] = sum(r is not None and task.same(r, gold) for r, gold in read) / len(read)
-    return seen
+    more, said = method.seen(prompts)
+    return seen | more, said

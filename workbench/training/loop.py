@@ -25,7 +25,6 @@ from ..backbone import Backbone
 from ..backbone.checkpointing import checkpointed
 from ..backbone.packing import compiled
 from ..backbone.prefixes import GIB, Prefixes
-from ..config import differences
 from ..files import logged_jsonl, sweep, write_json, written
 from ..methods import LatentMethod, Prompt
 from ..methods.base import prepared
@@ -36,7 +35,7 @@ from . import stages
 from .launch import alike, gathered, gathered_module, launched, told
 from .look import look
 from .optimizers import make_optimizers
-from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves
+from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves, setup
 from .stopping import softly
 
 
@@ -137,14 +136,7 @@ class _Run:
         self.model, *self.optimizers = self.accelerator.prepare(method, *make_optimizers(method, config))
         self.method, self.config, self.folder, self.probes, self.steps = method, config, folder, probes, steps
         self.task, self.origin = task, origin
-        self.setup = runs.describe_method(method) | {"task": task.name, "data": task.source}
-        if task.asked:
-            self.setup["prompts"] = task.asked
-        if task.layout is not None:
-            self.setup["layout"] = differences(task.layout)
-        if own := plugins.behind(type(method), task.name):
-            self.setup["plugins"] = own[0] if len(own) == 1 else own
-        self.setup["training"] = differences(config)
+        self.setup = setup(method, task, config)
         self.learned = method.learned()  # after sharding, which makes others of them
         self.main, self.world = self.accelerator.is_main_process, self.accelerator.num_processes
         self.launcher = f", launched with {self.world} processes again" if self.world > 1 else ""
@@ -164,6 +156,8 @@ class _Run:
             f"parameters, {self.steps - done} steps, {where}",
             flush=True,
         )
+        if notice := self.method.notice():
+            print(notice, flush=True)
         runs.write_config(self.folder, self.setup)
         checkpoints.cut_log(self.folder, self.resumed)
         runs.drop_snapshots(self.folder, behind=done)
@@ -271,9 +265,11 @@ class _Run:
         row: dict[str, Any] = {"step": step.number, "epoch": step.epoch, "stage": step.stage}
         row |= {"seconds": round(time.time() - self.started, 3), **numbers}
         row["lr"] = self.optimizers[0].param_groups[0]["lr"]
-        if probes(step.number, self.steps, self.config):
-            row |= {f"probe_{name}": value for name, value in self.look(step.number).items()}
         said = [sentence for sentence, flag in raw["warnings"].items() if bool(flag)]
+        if probes(step.number, self.steps, self.config):
+            seen, more = self.look(step.number)
+            row |= {f"probe_{name}": value for name, value in seen.items()}
+            said += more
         said += [self.method.backbone.prefixes.said] if self.method.backbone.prefixes.said else []
         if said:
             row["warnings"] = said
@@ -301,7 +297,7 @@ class _Run:
         if self.owner is not None and self.owner.lost():
             raise TrainingFailed(f"{self.folder} was removed or made anew while this trained in it; the run ends here")
 
-    def look(self, number: int) -> dict[str, float]:
+    def look(self, number: int) -> tuple[dict[str, float], tuple[str, ...]]:
         """What is seen in the probe set; training fails where its thoughts are no longer finite."""
         with gathered_module(self.model):
             found = look(self.method, self.task, self.probes, self.config.probe_answers, self.config.seed)

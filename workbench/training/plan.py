@@ -7,11 +7,14 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from .. import plugins
 from ..backbone.prefixes import Mode
-from ..config import SEEDS, allowed, bounded
+from ..config import SEEDS, allowed, bounded, differences
 from ..methods import LatentMethod, Prompt, Stage
+from ..runs import describe_method
+from ..tasks import Task
 
 LONGEST = 10_000_000  # steps; the plan of a run holds each of them
 
@@ -166,6 +169,18 @@ def keeps(number: int, last: int, config: TrainConfig) -> bool:
 def forgets(stage: Stage, step: Step) -> bool:
     """Whether optimisers begin anew before the step."""
     return step.place == 0 and (stage.fresh == "epoch" or (stage.fresh == "stage" and step.epoch == 0))
+
+
+def setup(method: LatentMethod, task: Task, config: TrainConfig) -> dict[str, Any]:
+    """What the run's config says: all that makes method, task and training again."""
+    found = describe_method(method) | {"task": task.name, "data": task.source}
+    if task.asked:
+        found["prompts"] = task.asked
+    if task.layout is not None:
+        found["layout"] = differences(task.layout)
+    if own := plugins.behind(type(method), task.name):
+        found["plugins"] = own[0] if len(own) == 1 else own
+    return found | {"training": differences(config)}
 
 
 def batches(prompts: Sequence[Prompt], config: TrainConfig, epoch: str) -> list[list[int]]:
