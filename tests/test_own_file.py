@@ -333,8 +333,8 @@ def test_each_kind_of_file_has_its_sentence(tmp_path, name, text, complaint):
 
 ODD = [
     None, True, 0, -3.5, 1e300, 10**40, "", "a", "12", "9 (apples)", "\\frac{1}{2}", "####", "x #### 5", "\\boxed{", [],
-    [1, 2], ["A) x", "B) y"], {"A": "x", "B": "y"}, {"text": ["x", "y"], "label": 3}, {}, [[1]], "a\nb", "1/0", "\u2028",
-    "<<1+1=2>>", "X=(1+2)", "((1+2)", "x" * 3000, [None, "a"], float("nan"), float("inf"),
+    [1, 2], ["A) x", "B) y"], {"A": "x", "B": "y"}, {"text": ["x", "y"], "label": 3}, {}, [[1]], "a\nb",
+    "1/0", "\u2028", "<<1+1=2>>", "X=(1+2)", "((1+2)", "x" * 3000, [None, "a"], float("nan"), float("inf"),
 ]  # fmt: skip
 
 
