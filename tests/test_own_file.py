@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 from contextlib import suppress
 from pathlib import Path
 
@@ -328,6 +329,40 @@ def test_each_kind_of_file_has_its_sentence(tmp_path, name, text, complaint):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=complaint):
         load_task("jsonl", str(tmp_path / name))
+
+
+ODD = [
+    None, True, 0, -3.5, 1e300, 10**40, "", "a", "12", "9 (apples)", "\\frac{1}{2}", "####", "x #### 5", "\\boxed{", [],
+    [1, 2], ["A) x", "B) y"], {"A": "x", "B": "y"}, {"text": ["x", "y"], "label": 3}, {}, [[1]], "a\nb",
+    "1/0", "\u2028", "<<1+1=2>>", "X=(1+2)", "((1+2)", "x" * 3000, [None, "a"], float("nan"), float("inf"),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::workbench.tasks.jsonl.RowsLeftOut")
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_columns_hold_it_is_read_or_one_sentence(tmp_path, seed):
+    draw = random.Random(seed)
+    names = ["steps", "options", "A", "B", "id", "solution", "labels"]
+    for _ in range(40):
+        columns = ["question", "answer", *draw.sample(names, 3)]
+        few = {column: draw.sample(ODD, 2) for column in columns}
+        rows = [
+            {column: draw.choice(few[column]) if draw.random() < 0.5 else f"{k}" for column in columns}
+            for k in range(draw.randint(1, 6))
+        ]
+        layout = {"kind": draw.choice(["number", "choice", "yes-no", "text", "latex"])} if draw.random() < 0.5 else {}
+        try:
+            told = [account(load_task("jsonl", written(tmp_path / "own.json", rows), layout=layout))]
+        except ValueError as error:
+            told = str(error).splitlines()
+        assert len(told) == 1
+
+
+def test_a_line_separator_in_a_cell_is_no_line(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text('question,answer\na\u2028b,1\n"c,\nd",2\n', encoding="utf-8")
+    found = load_task("jsonl", str(path), layout={"test": 0, "dev": 0}).load("train")
+    assert [(one.question, one.answer) for one in found] == [("a\u2028b", "1"), ("c,\nd", "2")]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ example a line, `question||steps #### answer`. ValueError, one sentence, for a f
 import csv
 import re
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def _csv(path: Path, separator: str | None = None) -> Rows:
     text = read_text(path, "a CSV file")
     header = text.split("\n", 1)[0]
     separator = separator or (";" if "," not in header and ";" in header else ",")
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=separator, strict=True)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         names = next(reader, [])
         twice = next((name for name in names if names.count(name) > 1), None)

@@ -135,7 +135,8 @@ def choices(row: Row, given: str) -> tuple[list[str], list[str]]:
     value: Any = [row.get(name) for name in names] if len(names) > 1 else row.get(names[0])
     marks: list[Any] = list(ascii_uppercase)
     if isinstance(value, dict) and isinstance(value.get("text"), list):
-        value, marks = value["text"], value.get("label") or marks
+        given_marks = value.get("label")
+        value, marks = value["text"], given_marks if isinstance(given_marks, list) else marks
     elif isinstance(value, dict):
         marks, value = list(value), list(value.values())
     elif isinstance(value, str):
