@@ -15,6 +15,7 @@ import xarray as xr
 from ..analysis.scores import compare
 from ..backbone import Decoding
 from ..methods import LatentMethod
+from ..store.within import only_within
 from ..tasks import Example, Task
 from .asking import change_of
 from .collect import collect
@@ -38,17 +39,23 @@ def counter(
     """A store with the thoughts unchanged and one for each change (see `changes`), on the same examples and seed.
 
     `out` says where each of `counted(changes)` is written as soon as it is done; as with `collect`, the same call goes
-    on after a stop within the store that it was at.
+    on after a stop within the store that it was at. ValueError where all thoughts stand within the answers, which no
+    change reaches.
     """
     for name in changes:
         change_of(name, len(examples))
-    return {
-        name: collect(
+    stores = {}
+    for name in counted(changes):
+        stores[name] = collect(
             method, task, examples, split=split, decoding=decoding, batch_size=batch_size, seed=seed,
             change=None if name == UNCHANGED else name, out=None if out is None else out[name],
-        )
-        for name in counted(changes)
-    }  # fmt: skip
+        )  # fmt: skip
+        if only_within(stores[name]):
+            raise ValueError(
+                f"all thoughts of {method.name!r} stand within its answers, and a change is of those before them; "
+                "compare its answers with those of a run without thoughts"
+            )
+    return stores
 
 
 def counted(changes: Sequence[str]) -> tuple[str, ...]:
