@@ -21,11 +21,20 @@ from torch.distributed.fsdp import FSDPModule
 
 from workbench import runs
 from workbench.backbone import Backbone
+from workbench.methods import LatentMethod, build
+from workbench.methods.lt_tuning import LTTuningConfig
 from workbench.tasks import load_task
 from workbench.training import launch, loop
 from workbench.training.plan import TrainConfig
 
-MAKE = {"mean-read": MeanRead, "staged": Staged}
+
+def marking(backbone: Backbone) -> LatentMethod:
+    """LT-Tuning in float64, its three stages as long as each other; a word in two gets a mark."""
+    config = LTTuningConfig(plain_share=1 / 3, state_share=1 / 3, threshold=0.02, cap=4, cap_fusion=4, adapter=8)
+    return build("lt-tuning", backbone, config, seed=1).double()
+
+
+MAKE = {"mean-read": MeanRead, "staged": Staged, "lt-tuning": marking}
 
 
 class ShardsOnCPU(Accelerator):

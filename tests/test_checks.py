@@ -121,6 +121,20 @@ FAULTS: dict[str, tuple[str, Change]] = {  # what stderr says: the part that is 
         "positions.0.", to("positions.0.expected.once", lambda t: t.float()),
     ),
     "'fusion.0.expected.vectors' is torch.int64": ("fusion.0.", to("fusion.0.expected.vectors", lambda t: t.long())),
+    "'fusion.0.expected.vectors' is torch.float16; give torch.float32": (
+        "fusion.0.", to("fusion.0.expected.vectors", lambda t: t.half()),
+    ),
+    "'fusion.0.alpha' is torch.float16; give one torch.float64": (
+        "fusion.0.", to("fusion.0.alpha", lambda t: t.half()),
+    ),
+    "lacks the tensor 'fusion.0.expected.grad.logits'": ("fusion.0.", dropped("fusion.0.expected.grad.logits")),
+    "lacks the tensor 'loss.0.expected.grad.lm_head.weight'": (
+        "loss.0.", dropped("loss.0.expected.grad.lm_head.weight"),
+    ),
+    "lacks the tensor 'decode.0.end_id'": ("decode.0.", dropped("decode.0.end_id")),
+    "lacks the tensor 'decode.2.forbid_thinking'": ("decode.2.", dropped("decode.2.forbid_thinking")),
+    "'decode.0.prompt_ids' is empty": ("decode.0.", to("decode.0.prompt_ids", lambda t: t[:0])),
+    "thinking_id is 40, no row of fusion.0.embedding": ("fusion.0.", to("thinking_id", lambda t: t * 0 + 40)),
     "'decode.0.mode' holds 7": ("decode.0.", to("decode.0.mode", lambda t: t * 0 + 7)),
     "'decode.0.layer' holds -4; give numbers from -3 to -1": ("decode.0.", to("decode.0.layer", lambda t: t * 0 - 4)),
     "'decode.0.end_id' holds 37; give numbers from 0 to 36": ("decode.0.", to("decode.0.end_id", lambda t: t * 0 + 37)),

@@ -11,7 +11,7 @@ from workbench.backbone import Backbone, Decoding
 from workbench.backbone.thoughts import Made, State
 from workbench.methods import Prompt, build
 from workbench.methods.loops import LATENT, fill
-from workbench.methods.lt_tuning import LTTuning, LTTuningConfig, expected_word, fused, inserted
+from workbench.methods.lt_tuning import Adapter, LTTuning, LTTuningConfig, expected_word, fused, inserted
 from workbench.methods.lt_tuning.config import PRESETS
 from workbench.tasks import Task, load_task
 
@@ -74,6 +74,18 @@ def test_alpha_is_the_share_of_the_state():
     assert torch.equal(fused(state, word, 1.0), state)
     assert torch.equal(fused(state, word, 0.0), word)
     torch.testing.assert_close(fused(state, word, 0.6), 0.6 * state + 0.4 * word)
+
+
+def test_an_adapter_is_a_bottleneck_with_or_without_a_norm_behind_it():
+    z = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
+    for norm in (True, False):
+        adapter = Adapter(6, 4, norm)
+        inner = z @ adapter.down.weight.T + adapter.down.bias
+        gelu = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))
+        out = gelu @ adapter.up.weight.T + adapter.up.bias
+        if norm:  # as it starts: scale 1, shift 0
+            out = (out - out.mean(-1, keepdim=True)) / (out.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(adapter(z), out)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

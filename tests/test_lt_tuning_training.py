@@ -1,18 +1,21 @@
 """LT-Tuning in training: the places drawn at the start of a stage are part of the run; every preset trains."""
 
 import math
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from mean_read import rows
-from moments import power_cut
 from safetensors.torch import load_file
 from test_coconut_training import SHORT as SHORTER
 from test_lt_tuning import tuned
 
 from workbench import store
-from workbench.backbone import Decoding
+from workbench.backbone import Backbone, Decoding
 from workbench.evidence.collect import collect
 from workbench.methods import build
 from workbench.methods.lt_tuning import LTTuning
@@ -30,16 +33,34 @@ def task() -> Task:
     return load_task("arith")
 
 
-def test_a_run_stopped_within_the_second_stage_ends_as_if_never_stopped(tiny, task, tmp_path):
-    whole = train(tuned(tiny()), task, SHORT, tmp_path / "whole")
+KILLED = """
+import os, signal, sys
+
+sys.path.insert(0, sys.argv[1])
+import torch
+from moments import at_step
+from test_lt_tuning_training import SHORT, train, tuned
+
+from workbench.backbone import Backbone
+from workbench.tasks import load_task
+
+torch.set_num_threads(1)
+with at_step(int(sys.argv[4]), lambda: os.kill(os.getpid(), signal.SIGKILL)):
+    train(tuned(Backbone.load(sys.argv[2])), load_task("arith"), SHORT, sys.argv[3])
+"""
+
+
+def test_a_run_killed_within_the_second_stage_ends_as_if_never_killed(tiny_folder, task, tmp_path):
+    folder = str(tiny_folder())
+    whole = train(tuned(Backbone.load(folder)), task, SHORT, tmp_path / "whole")
     stages = [row["stage"] for row in rows(whole)]
     inside = [index for index in range(1, len(stages)) if stages[index - 1] == stages[index] == 1]
     assert inside, "no step of the second stage has another of it before"
     stop = inside[0]
-    with power_cut(stop + 1):
-        train(tuned(tiny()), task, SHORT, tmp_path / "cut")
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), folder, str(tmp_path / "cut"), str(stop + 1)]
+    assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     assert rows(tmp_path / "cut")[-1]["step"] == stop
-    cut = train(tuned(tiny()), task, SHORT, tmp_path / "cut", resume=True)
+    cut = train(tuned(Backbone.load(folder)), task, SHORT, tmp_path / "cut", resume=True)
     assert rows(cut) == rows(whole)
     one, other = (load_file(folder / "weights.safetensors") for folder in (whole, cut))
     assert all(torch.equal(one[name], other[name]) for name in one)

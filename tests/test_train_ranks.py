@@ -16,6 +16,7 @@ import torch
 from accelerate import FullyShardedDataParallelPlugin
 from accelerate.utils import DistributedType
 from mean_read import EXACT, SHORT, MeanRead, rows, run
+from ranks import marking
 from safetensors.torch import load_file
 from staged import Staged
 
@@ -23,6 +24,7 @@ from workbench.__main__ import main
 from workbench.backbone import Backbone
 from workbench.methods import METHODS, build
 from workbench.tasks import load_task
+from workbench.training import stages
 from workbench.training.launch import check_sharding, launched
 from workbench.training.loop import train
 from workbench.training.plan import TrainConfig
@@ -47,11 +49,11 @@ def finished(process: subprocess.Popen[str]) -> str:
     return said
 
 
-def assert_same_runs(alone: Path, together: Path) -> None:
+def assert_same_runs(alone: Path, together: Path, within: float = 1e-6) -> None:
     """Weights and rows of two processes are those of one."""
     one, two = (load_file(folder / "weights.safetensors") for folder in (alone, together))
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-6)
+        torch.testing.assert_close(two[name], value, rtol=0, atol=within)
     for row, other in zip(rows(alone), rows(together), strict=True):
         assert row == pytest.approx(other, abs=1e-5)
 
@@ -97,6 +99,25 @@ def test_stages_of_two_processes_are_those_of_one(tiny, tiny_folder, tmp_path, e
     assert said.count("stopped after step 6 of 12") == 2
     assert_same_runs(tmp_path / "one", tmp_path / "two")
     assert len(rows(tmp_path / "two")) == 12
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_places_of_marks_that_one_draws(tiny, tiny_folder, tmp_path):
+    """LT-Tuning, whose stages are made by the model as it stands; stopped in the second one and gone on."""
+    settings = {**TRAINS, "examples": 18, "epochs": 3, "lr": 1e-3, "save_every": 100}
+    method = marking(tiny())
+    train(method, load_task("arith-shift"), TrainConfig(**settings), tmp_path / "one")
+    said = finished(
+        start(tiny_folder(), tmp_path / "two", {"settings": settings, "method": "lt-tuning", "stop": 5}, {})
+    )
+    assert said.count("stopped after step 5 of 9") == 2
+    assert_same_runs(tmp_path / "one", tmp_path / "two", within=2e-5)  # probabilities and losses are float32
+    prompts = [method.render(e, load_task("arith-shift")) for e in load_task("arith-shift").examples("train", 18)]
+    for stage in (1, 2):
+        one, two = (stages.read(tmp_path / name, stage, prompts) for name in ("one", "two"))
+        rows = [p.target.tolist() for p in stages.unpacked(one, prompts)]
+        assert rows == [p.target.tolist() for p in stages.unpacked(two, prompts)]
+        assert any(method.mark in row for row in rows)
 
 
 @pytest.mark.slow

@@ -8,6 +8,9 @@ import xarray as xr
 
 import workbench as wb
 from workbench import within
+from workbench.evidence.counter import counter
+from workbench.experiments import compare
+from workbench.experiments.grid import Cell, Done
 from workbench.methods import METHODS
 from workbench.store import check, concat, flatten, load, save
 from workbench.widgets.detail import answers_html, detail_html, thought_rows
@@ -134,6 +137,26 @@ def test_one_answer_of_each_path_and_what_stands_before(made):
     assert "thought_draw" not in before
     with pytest.raises(ValueError, match="draw 2: the store has 2 answers of each path, from 0 on"):
         within.of_draw(made.store, 2)
+
+
+def test_thoughts_within_answers_have_no_counter_test(made, marked_class, tiny, tmp_path):
+    """No change reaches them, so that none is said to make no difference."""
+    assert not within.only_within(made.store)  # one stands before
+    method = wb.build("marked", tiny(), marked_class.Config(before=0))
+    with pytest.raises(ValueError, match=r"^all thoughts of 'marked' stand within its answers, and a change is of"):
+        counter(method, made.task, made.task.examples("dev", 3), changes=["dropped"], decoding=wb.Decoding(8))
+    store = wb.collect(method, made.task, made.task.examples("dev", 3), decoding=wb.Decoding(8))
+    assert within.only_within(store)
+    done = []
+    for seed in (0, 1):
+        done.append(
+            Done(Cell("marked", seed, condition={"task": "arith-shift", "method": "marked"}), tmp_path / f"{seed}")
+        )
+        done[-1].folder.mkdir()
+        save(store, done[-1].folder / "test.nc")
+    rows, said = compare._counter_tests(done)
+    assert rows.empty
+    assert said == ["marked on arith-shift: its thoughts stand within its answers, where none are shuffled or dropped"]
 
 
 def test_the_text_of_an_answer_shows_where_its_thoughts_are(made):

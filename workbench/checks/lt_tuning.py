@@ -1,8 +1,10 @@
 """LT-Tuning's arithmetic against numbers of its public code: fusion, places of marks, loss with gradients, answers."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..backbone import Decoding
 from ..backbone.writing import write
@@ -29,7 +31,8 @@ def lt_tuning(path: str | Path) -> Parity:
     for case in file.cases("loss"):
         _loss(case, _method(file, case, mark))
     for case in file.cases("decode"):
-        _decode(case, _method(file, case, mark))
+        off, end = case.flag("forbid_thinking"), case.whole("end_id")
+        _decode(case, _method(file, case, mark, end, test_thoughts=not off))
     return file.parity()
 
 
@@ -37,13 +40,20 @@ def _fusion(case: Case, mark: int) -> None:
     hidden = case.numbers("hidden", "R", "d").requires_grad_()
     logits = case.numbers("logits", "R", "V").requires_grad_()
     table = case.numbers("embedding", "V", "d").requires_grad_()
+    if mark >= len(table):
+        raise ValueError(f"thinking_id is {mark}, no row of {case.prefix}embedding, which has {len(table)}; mend it")
     top_p, temperature, alpha = (case.number(name) for name in ("top_p", "temperature", "alpha"))
     vectors = fused(hidden, expected_word(logits, table, mark, top_p, temperature, exclusive=True), alpha)
     given = {"hidden": hidden, "logits": logits, "embedding": table}
-    total = (vectors * case.numbers("probe", "R", "d")).sum()
-    gradients = torch.autograd.grad(total, list(given.values()), allow_unused=True, materialize_grads=True)
     case.compare("vectors", vectors)
-    case.compare_gradients(dict(zip(given, gradients, strict=True)))
+    _gradients(case, (vectors * case.numbers("probe", "R", "d")).sum(), given)
+
+
+def _gradients(case: Case, total: Tensor, given: Mapping[str, Tensor]) -> None:
+    """Of all that is given; where nothing reaches, 0."""
+    found = torch.autograd.grad(total, list(given.values()), allow_unused=True, materialize_grads=True)
+    for name, gradient in zip(given, found, strict=True):
+        case.compare(f"grad.{name}", gradient)
 
 
 def _positions(case: Case, mark: int) -> None:
@@ -61,14 +71,15 @@ def _positions(case: Case, mark: int) -> None:
     case.compare("labels_once", torch.cat([torch.full_like(once[:first], -100), once[first:]]))
 
 
-def _method(file: Parts, case: Case, mark: int) -> LTTuning:
-    """The method with the file's weights, as a case wants it."""
+def _method(file: Parts, case: Case, mark: int, end: int = 0, test_thoughts: bool = True) -> LTTuning:
+    """The method with the file's weights, as a case wants it; answers end with the word `end`."""
     size = file.config.get("vocab_size")
     if not isinstance(size, int) or not mark < size:
         raise ValueError(
             f"{file.path}: thinking_id is {mark}, no word of the config's vocab_size {str(size)[:40]}; mend it"
         )
-    end = case.whole("end_id", 0, size) if case.has("end_id") else 0
+    if not end < size:
+        raise ValueError(f"tensor '{case.prefix}end_id' holds {end}; give numbers from 0 to {size - 1}")
     model = language_model(file, file.weights("model."), {mark: MARK}, end)
     config = LTTuningConfig(
         mode=MODES[case.whole("mode", 1, 3)],  # pyright: ignore[reportArgumentType]
@@ -78,7 +89,7 @@ def _method(file: Parts, case: Case, mark: int) -> LTTuning:
         temperature=case.number("temperature"),
         nucleus="exclusive",
         adapter=len(file.shared().numbers("adapter.down.bias", "hidden")) if case.flag("adapter") else 0,
-        test_thoughts=not (case.has("forbid_thinking") and case.flag("forbid_thinking")),
+        test_thoughts=test_thoughts,
     )
     method = LTTuning(model, config)
     if method.adapter is not None:
@@ -106,10 +117,7 @@ def _loss(case: Case, method: LTTuning) -> None:
         prompts.append(Prompt(Example("", "", (), ""), row[:asked], none, row[asked:], none, (), none))
     loss = method.loss(prompts, len(method.stages()) - 1).total
     case.compare("loss", loss)
-    parameters = dict(method.named_parameters())
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    gradients = dict(zip(parameters, found, strict=True))
-    case.compare_gradients({name.removeprefix("backbone.model."): g for name, g in gradients.items()})
+    _gradients(case, loss, {name.removeprefix("backbone.model."): p for name, p in method.named_parameters()})
     # every place's logits: a further place behind each row makes the last one predict as well
     longer = [torch.cat([row.masked_fill(row == method.mark, LATENT), row[:1]]) for row in rows]
     everywhere = [torch.cat([torch.full((1,), -100), row[1:].clamp(min=0), row[:1]]) for row in rows]
@@ -131,6 +139,8 @@ def _loss(case: Case, method: LTTuning) -> None:
 def _decode(case: Case, method: LTTuning) -> None:
     backbone = method.backbone
     prompt = case.ids("prompt_ids", "P", high=len(backbone.table))
+    if not len(prompt):
+        raise ValueError(f"tensor '{case.prefix}prompt_ids' is empty; give at least one id")
     count = case.whole("max_new_tokens", 1, 2**20)
     found = write(backbone, [backbone.embed(prompt)], method.writing([], Decoding(count)), count, layers=method.layers)
     tokens, inputs = found.words[0], list(backbone.embed(torch.tensor(found.words[0], dtype=torch.long)))

@@ -186,8 +186,11 @@ class Case:
         return bool(self.whole(name, 0, 2))
 
     def number(self, name: str) -> float:
-        """One finite number, of any real dtype."""
-        return float(self._finite(name, self._shaped(name, ()).double()))
+        """One finite number."""
+        tensor = self._shaped(name, ())
+        if tensor.dtype not in (torch.float64, torch.int64):
+            raise ValueError(f"tensor {self.prefix + name!r} is {tensor.dtype}; give one torch.float64")
+        return float(self._finite(name, tensor.double()))
 
     def compare(self, name: str, ours: Tensor | None) -> None:
         """The largest difference from what is expected under this name; None: there is nothing to compare."""
@@ -195,8 +198,9 @@ class Case:
         expected = self.file.take(full)
         if not expected.double().isfinite().all():
             raise ValueError(f"tensor {full!r} holds numbers that are not finite; give what is expected")
-        if ours is not None and ours.is_floating_point() != expected.is_floating_point():
-            wanted = "torch.float32" if ours.is_floating_point() else "whole numbers (torch.int64)"
+        real = ours is not None and ours.is_floating_point()
+        if ours is not None and (expected.dtype == torch.float32 if real else expected.is_floating_point()) != real:
+            wanted = "torch.float32" if real else "whole numbers (torch.int64)"
             raise ValueError(f"tensor {full!r} is {expected.dtype}; give {wanted}")
         part = self.prefix.partition(".")[0]
         size = float(expected.double().abs().max()) if expected.numel() else 0.0

@@ -17,6 +17,7 @@ from .. import store
 from ..analysis.scores import compare
 from ..backbone import Decoding
 from ..methods import LatentMethod
+from ..store.within import only_within
 from ..tasks import Example, Task
 from .asking import change_of
 from .collect import collect
@@ -42,17 +43,22 @@ def counter(
     The first remembers what another question's thoughts cost (attribute `counter`), for the collapse verdict.
 
     `out` says where each of `counted(changes)` is written as soon as it is done; as with `collect`, the same call goes
-    on after a stop within the store that it was at.
+    on after a stop within the store that it was at. ValueError where all thoughts stand within the answers, which no
+    change reaches.
     """
     for name in changes:
         change_of(name, len(examples))
-    found = {
-        name: collect(
+    found: dict[str, xr.Dataset] = {}
+    for name in counted(changes):
+        found[name] = collect(
             method, task, examples, split=split, decoding=decoding, batch_size=batch_size, seed=seed,
             change=None if name == UNCHANGED else name, out=None if out is None else out[name],
-        )
-        for name in counted(changes)
-    }  # fmt: skip
+        )  # fmt: skip
+        if only_within(found[name]):
+            raise ValueError(
+                f"all thoughts of {method.name!r} stand within its answers, and a change is of those before them; "
+                "compare its answers with those of a run without thoughts"
+            )
     if "shuffled" in found and len(examples) > 1:
         row = compare(found[UNCHANGED], found["shuffled"]).iloc[0]
         cost = {name: float(row[key]) for name, key in (("lost", "difference"), ("low", "low"), ("high", "high"))}

@@ -20,6 +20,7 @@ from ..analysis.diagnostics import describe
 from ..analysis.scores import cost, crossed_interval
 from ..evidence.counter import verdict
 from ..methods import METHODS, LatentMethod
+from ..store.within import only_within
 from ..tasks import Task
 from .grid import Answers, Cell, Done, Setting, Trial
 from .report import Report, Values, asked, conditions, correct, difference, joined, percent, points, statistic, tabulate
@@ -154,6 +155,12 @@ def _counter_tests(thinking: Sequence[Done]) -> tuple[pd.DataFrame, list[str]]:
     """What is lost with thoughts of another question and without any, and a verdict for each method on each task."""
     rows, said = [], []
     for condition, cells in conditions(thinking):
+        if any(only_within(cell.store()) for cell in cells):
+            said.append(
+                f"{condition['method']} on {condition['task']}: its thoughts stand within its answers, where none are "
+                "shuffled or dropped"
+            )
+            continue
         found = {change: difference(cells, cells, correct(), correct(change)) for change in CHANGES}
         for change, lost in found.items():
             rows.append({**condition, "measure": f"{change} costs", **vars(lost), "runs": len(cells)})

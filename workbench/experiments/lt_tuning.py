@@ -10,6 +10,10 @@ batches and at the same learning rate:
     without latents   the mark is a pause token, read as its own embedding
     latents off       the full arm's weights, answering with marks forbidden
     state scaled      the full arm with states as long as the words' inputs
+    longer start      plain and full where the stage of plain chain of thought is a whole epoch: 1, 1 and 2
+    ten epochs        plain and full with the paper's number of epochs, 1, 2 and 7, in batches of 32 as its first stage
+
+The paper's shares of four epochs are 0.4, 0.8 and 2.8. The two further budgets were chosen on arith-shift's dev.
 
 Decided before the runs: 2 points of accuracy is an effect that matters. Of a difference, paired by seed and question,
 with its 95 % interval: "A gains on B" holds if the interval is above 0 and not below 2 points, does not hold if it is
@@ -25,6 +29,7 @@ answers both.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,14 +57,26 @@ BOTH = ("arith-shift", "arith")
 PLAIN, FULL, PAUSE, OFF, SCALED, STATES, COCONUT = (
     "plain", "full", "without latents", "latents off", "state scaled", "without stage 3", "coconut",
 )  # fmt: skip
+LATER_PLAIN, LATER, LATER_OFF = (f"{arm}, longer start" for arm in (PLAIN, FULL, OFF))
+TEN_PLAIN, TEN, TEN_OFF = (f"{arm}, ten epochs" for arm in (PLAIN, FULL, OFF))
+NO_MARKS: dict[str, Any] = {"placement": "none", "test_thoughts": False}
+START = {"plain_share": 0.25, "state_share": 0.25}  # of the epochs: 1, 1 and 2
 ARMS: dict[str, dict[str, Any]] = {  # what differs from paper-1b
-    PLAIN: {"placement": "none", "test_thoughts": False},
+    PLAIN: NO_MARKS,
     FULL: {},
     "without stage 2": {"placement": "fixed", "state_share": 0.0},
     STATES: {"mode": "hidden"},
     PAUSE: {"mode": "pause"},
     SCALED: {"state_scale": "embedding"},
+    LATER_PLAIN: NO_MARKS | START,
+    LATER: START,
+    TEN_PLAIN: NO_MARKS,
+    TEN: {},
 }
+OFFS = {FULL: OFF, LATER: LATER_OFF, TEN: TEN_OFF}  # arms that answer with marks forbidden too
+PAIRS = {FULL: PLAIN, LATER: LATER_PLAIN, TEN: TEN_PLAIN}  # the same steps with and without marks
+FURTHER = (LATER, LATER_PLAIN, TEN, TEN_PLAIN)  # budgets that are tried on the setting's task alone
+TEN_EPOCHS = {"epochs": 10, "batch_size": 32}
 CHAINED = (FULL, STATES, SCALED, COCONUT)  # whose chains are compared
 
 
@@ -69,16 +86,19 @@ def tasks(setting: Setting) -> dict[str, str | None]:
 
 
 def cells(setting: Setting) -> list[Cell]:
-    """Every arm on every task; Coconut on the setting's, for its chain alone."""
+    """Every arm on every task; further budgets on the setting's alone, and Coconut there for its chain."""
     found = []
     for task, data in tasks(setting).items():
         for arm, options in ARMS.items():
+            if arm in FURTHER and task != setting.task:
+                continue
+            training = replace(setting.training, **TEN_EPOCHS) if arm in (TEN, TEN_PLAIN) else setting.training
             measure = along if arm in (FULL, PAUSE) else None
             for seed in setting.seeds:
                 own = {"cap": CAP, "cap_fusion": CAP, **options}
                 condition: dict[str, str | int | float] = {"task": task, "arm": arm}
                 stores = _stores(task, arm)
-                found.append(Cell("lt-tuning", seed, own, setting.training, condition, stores, measure, task, data))
+                found.append(Cell("lt-tuning", seed, own, training, condition, stores, measure, task, data))
         if task == setting.task:
             options = {"thoughts_per_step": 2, "max_stage": CHAIN // 2}
             condition = {"task": task, "arm": COCONUT}
@@ -91,11 +111,11 @@ def cells(setting: Setting) -> list[Cell]:
 
 def _stores(task: str, arm: str) -> dict[str, Answers]:
     stores = {"test": Answers()}
-    if task in BOTH:
+    if task in BOTH and arm not in FURTHER:
         stores["other"] = Answers(_other(task))
     if arm == PLAIN:
         stores["draws"] = Answers(draws=5, temperature=0.7)
-    if arm == FULL:
+    if arm in OFFS:
         stores["off"] = Answers(options={"test_thoughts": False})
     if arm in CHAINED:
         stores["chain"] = Answers(options={"forced_thoughts": CHAIN})
@@ -125,7 +145,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
             found = _compared(arms, domain)
             rows += [{"compared": name, "domain": title, **vars(one)} for name, one in found.items()]
             findings += _judged(found, title, len(setting.seeds), trained=domain == "test")
-        findings += _difficulty(arms, task)
+        findings += [_by_thoughts(arms, task), *_difficulty(arms, task)]
     chain, chain_runs = _stepwise(by[setting.task])
     seen, seen_runs = _along(by[setting.task])
     findings += _chains(chain)
@@ -184,18 +204,31 @@ def _measured(arms: dict[str, list[Done]], domain: str, title: str) -> tuple[pd.
             "tokens": lambda done: done.store(store)["length"].transpose("example", "path", "draw").values.mean((1, 2)),
         }
 
-    parts = [tabulate(cells, of(domain), more) for arm, cells in arms.items() if arm != COCONUT]
-    return joined([*parts, *([tabulate(arms[FULL], of("off"), {**more, "arm": OFF})] if domain == "test" else [])])
+    arms = _answered(arms, domain)
+    parts = [tabulate(cells, of(domain), more) for cells in arms.values()]
+    if domain == "test":
+        parts += [tabulate(arms[arm], of("off"), {**more, "arm": off}) for arm, off in OFFS.items() if arm in arms]
+    return joined(parts)
+
+
+def _answered(arms: dict[str, list[Done]], domain: str) -> dict[str, list[Done]]:
+    """The arms that have answered it."""
+    return {arm: cells for arm, cells in arms.items() if domain in cells[0].cell.stores}
 
 
 def _compared(arms: dict[str, list[Done]], domain: str) -> dict[str, Interval]:
     """A minus B for each pair that says something."""
-    right = correct(domain)
-    found = {f"{FULL} - {PLAIN}": difference(arms[FULL], arms[PLAIN], right)}
+    arms, right = _answered(arms, domain), correct(domain)
+    pairs = {arm: plain for arm, plain in PAIRS.items() if arm in arms}
+    found = {f"{arm} - {plain}": difference(arms[arm], arms[plain], right) for arm, plain in pairs.items()}
+    for arm in (LATER, TEN):
+        if arm in arms:
+            found[f"{arm} - {FULL}"] = difference(arms[arm], arms[FULL], right)
     if domain == "test":
-        found[f"{FULL} - {OFF}"] = difference(arms[FULL], arms[FULL], right, correct("off"))
+        for arm in pairs:
+            found[f"{arm} - {OFFS[arm]}"] = difference(arms[arm], arms[arm], right, correct("off"))
     for arm in arms:
-        if arm not in (FULL, PLAIN, COCONUT, SCALED):
+        if arm not in (*PAIRS, *PAIRS.values(), SCALED):
             found[f"{FULL} - {arm}"] = difference(arms[FULL], arms[arm], right)
     found[f"{SCALED} - {FULL}"] = difference(arms[SCALED], arms[FULL], right)
     found[f"{SCALED} - {PLAIN}"] = difference(arms[SCALED], arms[PLAIN], right)
@@ -208,7 +241,7 @@ def _judged(found: dict[str, Interval], title: str, seeds: int, trained: bool) -
     for name, one in found.items():
         first, second = name.split(" - ")
         said = f"{title}: {first} gains on {second}: {verdict(one, seeds)} ({points(one)})."
-        if trained and name == f"{FULL} - {PLAIN}":
+        if trained and PAIRS.get(first) == second:
             sentences.append(
                 f"{title}: {first} is no worse than {second}: {verdict(one, seeds, no_worse=True)} ({points(one)})."
             )
@@ -226,6 +259,20 @@ def verdict(found: Interval, seeds: int, no_worse: bool = False) -> str:
         return "holds" if holds else "does not hold"
     needed = math.ceil(seeds * ((found.high - found.low) / MARGIN) ** 2) if found.high > found.low else seeds + 1
     return f"undecided, needs about {needed} seeds"
+
+
+def _by_thoughts(arms: dict[str, list[Done]], task: str) -> str:
+    """Where answers are lost against plain: at those with many thoughts, or at all alike?"""
+    said, right = [], correct()
+    for arm, other in PAIRS.items():
+        if arm not in arms:
+            continue
+        counts = np.concatenate([diagnostics.thought_counts(cell.store()) for cell in arms[arm]]).clip(max=3)
+        gap = np.concatenate([right(a) - right(b) for a, b in zip(arms[arm], arms[other], strict=True)])
+        own = {k: gap[counts == k] for k in np.unique(counts).tolist()}
+        tiers = (f"{k:g}{' or more' * (k == 3)}: {100 * v.mean():+.1f} (of {len(v)})" for k, v in own.items())
+        said.append(f"{arm} {', '.join(tiers)}")
+    return f"{task}: points more than plain by the thoughts in the answer, same questions: {'; '.join(said)}."
 
 
 def _difficulties(arms: dict[str, list[Done]]) -> dict[str, Callable[[Done], tuple[Any, str, Any]]]:

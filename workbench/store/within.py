@@ -34,6 +34,12 @@ def before_answers(dataset: xr.Dataset) -> xr.Dataset:
     return _chosen(dataset, own < 0).drop_vars(["thought_draw", "thought_place", "thought_offset"], errors="ignore")
 
 
+def only_within(dataset: xr.Dataset) -> bool:
+    """Whether there are thoughts, and none of them stands before the answers: then no change has any to act on."""
+    there = dataset["mask"].transpose(*STEP).values
+    return "thought_draw" in dataset and bool(there.any()) and not before_answers(dataset)["mask"].values.any()
+
+
 def _chosen(dataset: xr.Dataset, chosen: np.ndarray) -> xr.Dataset:
     """The thoughts [example, path, step] that are chosen and there, moved up to the first steps."""
     mixtures = "mixture_token" in dataset
