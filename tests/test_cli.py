@@ -230,7 +230,7 @@ def broken(tmp_path_factory, tiny_folder) -> Path:
 
 
 MISTAKES = {
-    "command": ("trian", r"unknown command 'trian': use one of .*, score, train; did you mean 'train'\?$"),
+    "command": ("trian", r"unknown command 'trian': use one of .*, score, tasks, train; did you mean 'train'\?$"),
     "method": ("train --method lta-thinkr", r"unknown method 'lta-thinkr': .*; did you mean 'lta-thinker'\?$"),
     "preset": ("train --preset refrence", r"unknown preset 'refrence': .*; did you mean 'reference'\?$"),
     "task": ("train --task arit", r"unknown task 'arit': use one of .*arith, .*.*; did you mean 'arith'\?$"),
@@ -242,7 +242,10 @@ MISTAKES = {
         r"--training\.epochs: expected int, got many; see workbench train",
     ),
     "choice": ("train --options.slots x", r"--options\.slots: expected one of 'learned', 'token-ids', got x; see"),
-    "optional": ("collect --count few --out a.nc", r"--count: expected int, null, got few; see workbench collect"),
+    "optional": (
+        "collect --count few --out a.nc",
+        r"--count: expected (int, null|null, int), got few; see workbench collect",
+    ),
     "no output": ("collect", r"workbench collect needs out; see workbench collect --help$"),
     "experiment": ("experiment nonsense", r"^workbench: name: expected one of 'loss-ablation', .*, got nonsense"),
     "no stores": ("score", r"workbench score needs stores; see workbench score --help$"),

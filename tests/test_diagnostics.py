@@ -268,7 +268,7 @@ def test_divergences_of_a_store_from_its_token_embeddings():
     assert np.isnan(p["all"])  # several thoughts of one question are not independent
     rows = table[table["divergence"] != "mmd"]
     assert ((rows["low"] < rows["value"]) & (rows["value"] < rows["high"])).all()
-    counts = table.set_index(["first", "step"])
+    counts = table.set_index(["first", "step"]).sort_index()
     assert set(counts.loc[("lta_thinker", "1"), "n_first"]) == {40}
     assert set(counts["n_second"]) == {60, 40}
     assert list(table["unit"]) == [d.DIVERGENCES[name][0] for name in table["divergence"]]

@@ -45,7 +45,7 @@ def test_every_experiment_asks_a_question_and_names_its_cells_apart():
         assert len(set(names)) == len(names)
         assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzLTASC0123456789-_=.+") for name in names)
         trained = {cell.seed for cell in cells if cell.training is not None}
-        assert trained == {0, 1}
+        assert trained == (set() if name == "benchmarks" else {0, 1})  # which trains nothing
 
 
 def test_the_known_setting_is_kept_and_another_refused(tmp_path, here):

@@ -56,6 +56,32 @@ def test_shared_prompts_and_a_queue_write_what_the_plain_way_writes(backbone, de
             assert generate(backbone, rows, decoding, draws=draws, seeds=seeds, batch_size=size) == plain, size
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, (4, 4, 4)], ids=["ragged", "even"])
+def test_what_all_prompts_begin_with_is_read_once(backbone, monkeypatch, lengths):
+    """An instruction before every question: the answers are the plain way's, and its positions are read for one row."""
+    start, read = prompts(backbone, (20,))[0], []
+    rows, seeds = [torch.cat([start, row]) for row in prompts(backbone, lengths)], list(range(len(lengths)))
+    plain = [generate(backbone, rows, decoding, draws=2, seeds=seeds, plain=True) for decoding in SETTINGS[2:4]]
+    run = Backbone.run
+    monkeypatch.setattr(Backbone, "run", lambda self, x, *a, **k: (read.append(x.shape[:2]), run(self, x, *a, **k))[1])
+    for decoding, expected in zip(SETTINGS[2:4], plain, strict=True):
+        read.clear()
+        assert generate(backbone, rows, decoding, draws=2, seeds=seeds, batch_size=3) == expected
+        assert read[0] == (1, 20)
+        assert max(width for count, width in read[1:]) == max(lengths)
+        assert sum(count for count, _ in read[1:]) == len(rows)
+
+
+def test_what_is_hardly_common_or_all_of_a_prompt_is_read_as_ever(backbone):
+    start = prompts(backbone, (20,))[0]
+    tails = prompts(backbone, (3, 5))
+    assert flight._common([torch.cat([start, tail]) for tail in tails]) == 20
+    assert flight._common([torch.cat([start[:7], tail]) for tail in tails]) == 0  # fewer than BEGUN
+    assert flight._common([start, start]) == 19  # of each something is left to read
+    assert flight._common([start]) == 0
+    assert flight._common([start, start[:1]]) == 0
+
+
 def test_the_cases_above_are_not_all_alike(backbone):
     """Answers of many lengths, some of them none or cut off: rows do leave at different times."""
     found = generate(backbone, prompts(backbone), SETTINGS[3], draws=3, seeds=list(range(len(LENGTHS))))

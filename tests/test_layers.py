@@ -25,24 +25,36 @@ ALLOWED = {
     "places": "",
     "config": "files",
     "tasks": "config files",
+    "plugins": "config files tasks",
     "backbone": "config files places",
+    "fetched": "config files places",
     "methods": "config files tasks backbone",
     "store": "files",
     "analysis": "files tasks backbone store",  # of tasks and backbone: names of types, for lens
-    "runs": "config files places backbone methods",
-    "training": "config files tasks backbone methods analysis runs",
-    "evidence": "config files tasks backbone methods store analysis runs",
+    "runs": "config files places plugins backbone methods",
+    "training": "config files tasks plugins backbone methods analysis runs",
+    "evidence": "config files tasks plugins backbone methods store analysis runs",
     "figures": "files analysis runs",  # of runs: commit and versions, without torch
     "widgets": "files store analysis runs figures",
     "checks": "config files tasks backbone methods",
-    "experiments": "config files places tasks backbone methods store analysis runs training evidence figures",
+    "experiments": "config files places tasks plugins backbone methods store analysis runs training evidence figures",
     "bench": "files places tasks backbone methods store analysis runs training evidence",
-    "commands": "config files tasks backbone methods store analysis runs training evidence figures checks experiments "
-    "bench",
+    "commands": "config files places fetched tasks plugins backbone methods store analysis runs training evidence "
+    "figures checks experiments bench",
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "analysis", "figures", "widgets")
-PAGES = ("backbone", "training", "runs", "store", "evidence", "analysis", "checks", "commands")  # that list their files
+PAGES = (
+    "backbone",
+    "fetched",
+    "training",
+    "runs",
+    "store",
+    "evidence",
+    "analysis",
+    "checks",
+    "commands",
+)  # that list their files
 LIVE = ("tasks", "backbone", "methods", "runs", "training", "evidence")
 TORCH = {"torch", "transformers", "accelerate", "peft", "safetensors", "tokenizers"}
 SCREEN = {"plotly", "ipywidgets", "anywidget", "umap", "jscatter", "kaleido"}

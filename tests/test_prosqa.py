@@ -203,6 +203,15 @@ def test_an_answer_is_the_sentence_behind_the_mark_or_all_there_is(completion, a
     assert load_task("prosqa").parse(completion) == answer
 
 
+def test_a_concept_alone_in_a_box_is_right_for_its_sentence_only():
+    same = load_task("prosqa").same
+    assert same("wugs", "Tom is a wugs.")
+    assert same("Tom is a wugs.", "Tom is a wugs.")
+    assert not same("daxes", "Tom is a wugs.")
+    assert not same("Bob is a wugs.", "Tom is a wugs.")
+    assert prosqa.path_kind(QUESTION, "\\boxed{dd}") == "correct label"
+
+
 def test_every_gold_answer_reads_back():
     task = load_task("prosqa")
     for e in made("mini", 20):
@@ -272,7 +281,11 @@ def test_of_several_shortest_paths_one_is_taken_and_of_none_it_is_said():
         ("Every a is a b.\n\\boxed{Tom is a wugs.}", "Tom is a wugs."),
         ("$\\boxed{\\text{Tom is a wugs}}$", "Tom is a wugs."),
         ("#### **Tom is a wugs.**", "Tom is a wugs."), ("#### The answer is: Tom is a wugs.", "Tom is a wugs."),
-        ("Tom is a b. Every b is a wugs.", None), ("#### Tom is a wugs or daxes", None), ("\\boxed{wugs}", None),
+        ("Tom is a b. Every b is a wugs.", None), ("#### Tom is a wugs or daxes", None), ("\\boxed{wugs}", "wugs"),
+        ("So Tom is a $\\boxed{\\text{wugs}}$.", "Tom is a wugs."), ("\\boxed{Tom\\ is~a\\ wugs}", "Tom is a wugs."),
+        ("\\boxed{\\text{Tom } \\text{is a wugs.}}", "Tom is a wugs."), ("Bob is not a \\boxed{wugs}.", None),
+        ("The answer is: $\\boxed{\\text{a wugs}}$.", "wugs"),
+        ("#### Tom is a \\boxed{wugs}", "Tom is a wugs."), ("\\boxed{wugs or daxes}", None), ("\\boxed{Tom}", None),
     ],
 )  # fmt: skip
 def test_an_answer_is_a_sentence_behind_the_mark_or_in_a_box(completion, answer):

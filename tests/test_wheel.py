@@ -36,13 +36,18 @@ def run(*words: str | Path, folder: Path, **environment: str) -> str:
 def test_a_wheel_works_outside_a_checkout(tmp_path):
     tree, place, work = tmp_path / "tree", tmp_path / "installed", tmp_path / "work"
     shutil.copytree(ROOT / "workbench", tree / "workbench", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "data", tree / "data", ignore=shutil.ignore_patterns("runs", "quickstart"))
+    shutil.copytree(ROOT / "data", tree / "data", ignore=shutil.ignore_patterns("runs", "quickstart", "smollm2"))
+    fetched = tree / "data" / "backbones" / "smollm2"
+    fetched.mkdir()
+    (fetched / "config.json").write_text("{}")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
     run(*pip, "wheel", "--quiet", "--no-index", "--no-build-isolation", "--no-deps", "-w", "dist", ".", folder=tree)
     (wheel,) = (tree / "dist").glob("*.whl")
     run(*pip, "install", "--quiet", "--no-index", "--no-deps", "--target", place, wheel, folder=tree)
+    assert (place / "workbench" / "shipped" / "backbones" / "nano" / "config.json").is_file()
+    assert not (place / "workbench" / "shipped" / "backbones" / "smollm2").exists()
     shutil.rmtree(tree)
     work.mkdir()
     for words in (("init", "-q"), ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a", "--allow-empty")):

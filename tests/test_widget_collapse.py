@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import traitlets as tr
+from kept_pages import fetched, pictures
 from stores import synthetic_store
 
 from workbench import diagnostics as d
@@ -152,8 +153,8 @@ def test_two_do_not_interfere_and_the_page_needs_no_network(tmp_path):
     one.checkpoint, one.dead_spread = 0, 0.1
     assert (other.checkpoint, other.dead_spread) == (20, d.Thresholds.dead_spread)
     text = one.to_html(tmp_path / "page.html").read_text()
-    assert 'src="http' not in text
-    assert text.count("Plotly.newPlot") == 3
+    assert fetched(text) == []
+    assert pictures(text) == 3
     shown = one.judged.value
     one.close()
     one.low_spread = 0.9

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import traitlets as tr
+from kept_pages import pictures
 from stores import synthetic_store
 
 from workbench import scores
@@ -105,7 +106,7 @@ def test_the_page_says_what_the_widget_shows(tmp_path):
     compare.table.current = 0
     page = compare.to_html(tmp_path / "compare.html").read_text(encoding="utf-8")
     assert compare.question in page
-    assert page.count("Plotly.newPlot(") == 4  # accuracies, agreement, two maps
+    assert pictures(page) == 4  # accuracies, agreement, two maps
 
 
 def test_stores_that_are_no_comparison_are_told_so(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import traitlets as tr
 import xarray as xr
 from ipywidgets.widgets.widget import _instances
+from kept_pages import pictures
 from stores import synthetic_store
 
 from workbench import projection
@@ -275,7 +276,7 @@ def test_the_page_is_the_current_view(tmp_path):
     inspector.question = 1
     page = inspector.to_html(tmp_path / "view.html").read_text(encoding="utf-8")
     assert "selected: <b>3</b> of the thoughts, 3 of the questions" in page
-    assert page.count("Plotly.newPlot(") == 1
+    assert pictures(page) == 1
     assert "Nearest thoughts of other questions to slot 1" in page
     inspector.filters = {"label_shift": (5,)}
     assert "No thought passes the filters." in inspector.to_html(tmp_path / "none.html").read_text(encoding="utf-8")

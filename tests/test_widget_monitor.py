@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kept_pages import pictures
 
 from workbench import runs
 from workbench.analysis.diagnostics import glance
@@ -171,7 +172,7 @@ def test_what_collapse_looks_like_while_it_happens(scripted, tmp_path):
     assert monitor.warnings == ("all <equal>",)
     assert "all &lt;equal&gt;" in monitor._status.value
     page = monitor.to_html(tmp_path / "page.html").read_text()
-    assert "Plotly.newPlot" in page
+    assert pictures(page)
     assert "relative spread 0.001" in page
 
 

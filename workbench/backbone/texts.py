@@ -44,6 +44,13 @@ class Texts:
     added: tuple[str, ...]
 
     @cached_property
+    def breaks(self) -> Tensor:
+        """Of each token whether its text starts a new line."""
+        count = max(self.tokenizer.get_vocab().values()) + 1
+        pieces = self.tokenizer.batch_decode([[token] for token in range(count)], skip_special_tokens=True)
+        return torch.tensor([piece.lstrip(" ").startswith("\n") for piece in pieces])
+
+    @cached_property
     def turn_end(self) -> int:
         """The token that ends a reply in the chat template (`<|im_end|>`, `<|eot_id|>`), else the end of text."""
         if self.tokenizer.chat_template:

@@ -12,12 +12,14 @@ from .generation import collecting, generation, queueing, writing_thoughts
 from .inference import inner_steps
 from .machine import Timer, copy_rate, description, matrix_rate
 from .models import eight_billion, mid_size
+from .optimizers import optimizing
 from .results import load, parts, ratio_table, shipped, ways
 from .training import Shape, training, training_thoughts
 
 __all__ = [
-    "bench", "collecting", "description", "diagnostics", "generation", "inner_steps", "load", "mid_size", "parts",
-    "queueing", "ratio_table", "shipped", "tables", "training", "training_thoughts", "ways", "writing_thoughts",
+    "bench", "collecting", "description", "diagnostics", "generation", "inner_steps", "load", "mid_size", "optimizing",
+    "parts", "queueing", "ratio_table", "shipped", "tables", "training", "training_thoughts", "ways",
+    "writing_thoughts",
 ]  # fmt: skip
 
 Part = Literal["training", "generation", "diagnostics"]
@@ -58,10 +60,12 @@ def bench(
         found["training"]["thoughts"] = training_thoughts(own, shape, repeats=repeats, timer=timer)
         if backbone is None and device.type == "cpu":
             found["training"]["fast_loop"] = inner_steps(repeats=repeats, timer=timer)
+        found["training"]["optimizers"] = optimizing(own, shape, repeats=repeats, timer=timer)
         if other is not None:
             found["training"][random] = training(
                 other, Shape(), batch_size=4, repeats=repeats, timer=timer, compile=compile
             )
+            found["training"][f"{random}_optimizers"] = optimizing(other, Shape(), repeats=repeats, timer=timer)
     if "generation" in parts and own is not None:
         found["generation"] = generation(own, repeats=repeats, timer=timer)
         found["generation"]["queue"] = queueing(own, repeats=repeats, timer=timer)

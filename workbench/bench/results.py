@@ -18,13 +18,17 @@ MEASURES = {  # what a part says in one number, and how it is read
     "over_floor": "times the floor",
     "over_floor_compiled": "times the floor, compiled",
     "over_generate": "times writing alone",
+    "over_adamw": "times AdamW's step, with Muon",
     "over_plain": "times plain, with LT-Tuning's thoughts",
     "over_longer": "times plain on rows as long",
     "over_plain_ready": "times plain, where no row thinks",
     "seconds": "seconds",
     "peak_gb": "GB at most",
 }
-INNER = ("mid_size", "eight_billion", "queue", "thoughts", "fast_loop")  # parts of a part
+INNER = (  # parts of a part
+    "mid_size", "eight_billion", "queue", "thoughts", "optimizers", "mid_size_optimizers", "eight_billion_optimizers",
+    "fast_loop",
+)  # fmt: skip
 TIMES = ("median", "low", "high")  # seconds that every way has
 RATIOS = ("speedup", "over_floor", "over_generate")  # columns of `ways`, missing where a way has none
 

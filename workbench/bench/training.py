@@ -1,7 +1,8 @@
 """Speed of a training step: as the published scripts shape it, with each shortcut added in turn, and the floor below.
 
-A step here is forward and backward of the likelihood behind LTA-Thinker's thoughts on one batch; optimisers cost the
-same in all. Every rung computes the same gradients, which is checked before anything is timed.
+A step here is forward and backward of the likelihood behind LTA-Thinker's thoughts on one batch; optimisers, which cost
+the same in all, are timed by themselves (`optimizers`). Every rung computes the same gradients, which is checked before
+anything is timed.
 
     reference        thoughts example by example, rows right-padded to the longest of a random batch, logits at every
                      position, the gradient carried back through all of them

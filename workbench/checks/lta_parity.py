@@ -211,7 +211,7 @@ def _weights(file: _File) -> tuple[ThoughtBlock, nn.Linear]:
     first = file.find("TransformerBlock.", "linear1.weight") or "TransformerBlock.linear1.weight"
     hidden = len(file.take(first, "F", width))
     with torch.device("meta"):  # shapes only: nothing is drawn
-        block = ThoughtBlock(width, hidden, LTAThinkerConfig.reference().heads, eps)
+        block = ThoughtBlock(width, hidden, LTAThinkerConfig.reference().heads or 1, eps)
         projection = nn.Linear(width, width)
     for prefix, module in (("TransformerBlock.", block), ("projection.", projection)):
         spelled = {name: file.find(prefix, name) or prefix + name for name, _ in module.named_parameters()}

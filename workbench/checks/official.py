@@ -89,9 +89,11 @@ def export_official(method: LTAThinker, folder: str | Path) -> Path:
             "the published code has no generator='linear', so its files cannot hold this method; train one with "
             "generator='block' (--preset reference) or 'assistant'"
         )
-    other = [name for name in SAME_MEANING if getattr(method.config, name) != getattr(reference, name)]
+    heads = 1 if method.block is None else method.block.self_attn.num_heads
+    config = replace(method.config, heads=heads)
+    other = [name for name in SAME_MEANING if getattr(config, name) != getattr(reference, name)]
     if other:
-        ours = ", ".join(f"{name}={getattr(method.config, name)!r}" for name in other)
+        ours = ", ".join(f"{name}={getattr(config, name)!r}" for name in other)
         needed = ", ".join(f"{name}={getattr(reference, name)!r}" for name in other)
         raise ValueError(
             f"the published code has no {ours}, so its files cannot hold this method; train one with {needed} "

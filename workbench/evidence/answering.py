@@ -17,6 +17,7 @@ from ..backbone import Backbone, Decoding
 from ..config import configured
 from ..files import checked, from_json, shown
 from ..methods import LatentMethod, Thoughts
+from ..plugins import remembered
 from ..runs import load_method, read_config
 from ..tasks import Example, Task, load_task
 
@@ -81,7 +82,9 @@ def answering(
         method = load_method(run, backbone, step=step)
         if task is None:
             about = read_config(run)
-            task = load_task(about["task"], about.get("data"), prompts=about.get("prompts"))
+            remembered(about)
+            layout = about.get("layout")
+            task = load_task(about["task"], about.get("data"), prompts=about.get("prompts"), layout=layout)
     if method.name != store.attrs["method"] or method.backbone.width != store.sizes["feature"]:
         raise ValueError(
             f"the store holds {store.attrs['method']} thoughts of width {store.sizes['feature']}, this is "

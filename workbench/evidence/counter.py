@@ -6,12 +6,14 @@ noised:X                  how exact must they be?
 truncated:K               how many of them are used?
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import xarray as xr
 
+from .. import store
 from ..analysis.scores import compare
 from ..backbone import Decoding
 from ..methods import LatentMethod
@@ -37,18 +39,27 @@ def counter(
 ) -> dict[str, xr.Dataset]:
     """A store with the thoughts unchanged and one for each change (see `changes`), on the same examples and seed.
 
+    The first remembers what another question's thoughts cost (attribute `counter`), for the collapse verdict.
+
     `out` says where each of `counted(changes)` is written as soon as it is done; as with `collect`, the same call goes
     on after a stop within the store that it was at.
     """
     for name in changes:
         change_of(name, len(examples))
-    return {
+    found = {
         name: collect(
             method, task, examples, split=split, decoding=decoding, batch_size=batch_size, seed=seed,
             change=None if name == UNCHANGED else name, out=None if out is None else out[name],
         )
         for name in counted(changes)
     }  # fmt: skip
+    if "shuffled" in found and len(examples) > 1:
+        row = compare(found[UNCHANGED], found["shuffled"]).iloc[0]
+        cost = {name: float(row[key]) for name, key in (("lost", "difference"), ("low", "low"), ("high", "high"))}
+        found[UNCHANGED].attrs["counter"] = json.dumps({"shuffled": cost | {"n": int(row["n"])}})
+        if out is not None:
+            store.save(found[UNCHANGED], out[UNCHANGED])
+    return found
 
 
 def counted(changes: Sequence[str]) -> tuple[str, ...]:
@@ -64,9 +75,9 @@ def counter_table(stores: Mapping[str, xr.Dataset], same: Callable[[str, str], b
     if UNCHANGED not in stores:
         raise ValueError(f"no store called {UNCHANGED!r} among {', '.join(stores)}; give the one without a change too")
     rows = []
-    for name, store in stores.items():
+    for name, changed in stores.items():
         if name != UNCHANGED:
-            row = compare(stores[UNCHANGED], store, same=same).iloc[0]
+            row = compare(stores[UNCHANGED], changed, same=same).iloc[0]
             rows.append(
                 {
                     "change": name,

@@ -31,6 +31,7 @@ EXPERIMENTS = {  # name -> file in this folder
     "compare": "compare",
     "lt-tuning": "lt_tuning",
     "ltm": "ltm",
+    "benchmarks": "benchmarks",
 }
 
 

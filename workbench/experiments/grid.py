@@ -17,7 +17,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import xarray as xr
@@ -30,8 +30,9 @@ from ..config import choose
 from ..evidence.collect import collect
 from ..files import checked, read_json, shown, write_json
 from ..methods import METHODS, LatentMethod, build
+from ..plugins import is_plugin, load_plugins, loaded
 from ..runs import begun, load_method
-from ..tasks import Split, Task, load_task
+from ..tasks import Layout, Split, Task, load_task
 from ..training.loop import TrainConfig, train
 
 
@@ -43,12 +44,16 @@ class Setting:
     """Shipped name, folder, or hub id."""
     revision: str | None = None
     """Revision of a hub backbone."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision that the backbone is loaded in; auto is the stored one."""
     task: str = "arith-shift"
     """Task that is trained and tested on."""
     data: str | None = None
     """What the task reads: a path, hub id or difficulty."""
     prompts: str | None = None
     """YAML with the tasks' messages in other words (see workbench/tasks/prompts.py)."""
+    layout: Layout = field(default_factory=Layout)
+    """How the file of task jsonl is read."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Seeds of the trainings; every condition is run with each."""
     questions: int | None = 500
@@ -168,7 +173,9 @@ def run_cells(setting: Setting, cells: Sequence[Cell], out: Path, console: Conso
 
 def _claim(setting: Setting, cell: Cell, folder: Path) -> None:
     """Write what is asked of a cell, or refuse a folder that holds something else."""
-    shared = {k: v for k, v in asdict(setting).items() if k not in ("seeds", "training", "workers", "batch_size")}
+    rest = [("layout", setting.layout == Layout()), ("dtype", setting.dtype == "auto")]
+    free = ("seeds", "training", "workers", "batch_size", *(name for name, default in rest if default))
+    shared = {k: v for k, v in asdict(setting).items() if k not in free}
     measure = cell.measure and f"{cell.measure.__module__}.{cell.measure.__name__}"
     asked = json.loads(json.dumps({**asdict(replace(cell, measure=None)), "measure": measure, "setting": shared}))
     path = folder / "cell.json"
@@ -204,7 +211,7 @@ def _run(setting: Setting, cells: Sequence[Cell], folders: dict[str, Path], cons
         places.put(str(k % gpus) if gpus else "")
     with (
         _child_environment(single_thread=not gpus),
-        ProcessPoolExecutor(workers, context, initializer=_settle, initargs=(places, _homes())) as pool,
+        ProcessPoolExecutor(workers, context, initializer=_settle, initargs=(places, _homes(), loaded())) as pool,
         Progress(*columns, console=console) as progress,
     ):
         total = progress.add_task(f"{len(cells)} runs", total=sum(cell.steps for cell in cells))
@@ -250,10 +257,10 @@ def _raise(name: str, future: Future) -> None:
 
 def _homes() -> list[str]:
     """The modules that registered methods stand in; a notebook's own cannot be imported elsewhere."""
-    return sorted({cls.__module__ for cls in METHODS.values()} - {"__main__"})
+    return sorted({name for cls in METHODS.values() if not is_plugin(name := cls.__module__)} - {"__main__"})
 
 
-def _settle(places: Any, homes: Sequence[str]) -> None:
+def _settle(places: Any, homes: Sequence[str], plugins: Sequence[str]) -> None:
     """In each new process: take one GPU, or one CPU thread; know all methods; end with the process that started it."""
     place = places.get()
     if place:
@@ -262,6 +269,7 @@ def _settle(places: Any, homes: Sequence[str]) -> None:
         torch.set_num_threads(1)
     for home in homes:
         import_module(home)
+    load_plugins(*plugins)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -304,7 +312,8 @@ def run_cell(setting: Setting, cell: Cell, folder: Path) -> None:
 
 def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
     name, data = (setting.task, setting.data) if cell.task is None else (cell.task, cell.data)
-    task = load_task(name, data, prompts=setting.prompts)
+    layout = setting.layout if name == setting.task else None
+    task = load_task(name, data, prompts=setting.prompts, layout=layout)
     method = _method(setting, cell, task, folder)
     trained = method.config
     for name, asked in cell.stores.items():
@@ -329,7 +338,7 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
 def _method(setting: Setting, cell: Cell, task: Task, folder: Path) -> LatentMethod:
     """The cell's method, trained if it should be."""
     whole = choose("method", cell.method, METHODS).needs == "model"
-    backbone = Backbone.load(setting.backbone, revision=setting.revision, weights=whole)
+    backbone = Backbone.load(setting.backbone, revision=setting.revision, dtype=setting.dtype, weights=whole)
     if (folder / "weights.safetensors").exists():
         return load_method(folder, backbone)
     options = choose("method", cell.method, METHODS).Config(**cell.options)

@@ -35,6 +35,7 @@ from ..files import whole, write_json, write_text
 from ..methods import Thoughts, build
 from ..runs import provenance
 from ..tasks import arith, load_task
+from ..training.optimizers import Muon
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<bot>", "<eot>", "<unk>")
 
@@ -199,7 +200,7 @@ def fit(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, config: Pre
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers = [
-        torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=0.0, adjust_lr_fn="original"),
+        Muon(matrices, config.muon_lr, 0.0, "auto"),
         torch.optim.AdamW(rest, lr=config.adamw_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
     schedules = [

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import figures
-from ..analysis.diagnostics import describe
+from ..analysis.diagnostics import STATES, describe
 from ..analysis.projection import project
 from ..analysis.scores import accuracy, accuracy_table, compare
 from ..files import write_json
@@ -147,7 +147,7 @@ def _print(console: Console, result: dict[str, Any]) -> None:
     for statistic in SHOWN:
         values = [result["diagnostics"][name][statistic] for name in names]
         if statistic == "verdict":
-            look.add_row(statistic, *(("healthy", "drifting", "collapsed")[int(value)] for value in values))
+            look.add_row(statistic, *(STATES[int(value)] for value in values))
         else:
             look.add_row(statistic, *(f"{value:.3g}" for value in values))
     console.print(look)

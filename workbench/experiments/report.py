@@ -17,7 +17,7 @@ from ..files import checked, read_json, read_text, shown, visible, write_json, w
 from ..runs import provenance
 from .grid import Done
 
-SHARES = ("accuracy", "majority vote", "pass@k")  # measures drawn in percent
+SHARES = ("accuracy", "majority vote", "pass@k", "readable", "capped")  # measures drawn in percent
 POSITIVE = ("relative spread", "effective rank", "effective slots")  # cannot be below 0
 Condition = dict[str, Any]
 Values = Callable[[Done], Any]  # a value per question [example], or one number for the run

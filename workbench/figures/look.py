@@ -61,6 +61,7 @@ STYLES = {
     "healthy": Style(GREEN),
     "drifting": Style(ORANGE, "square", "dot"),
     "collapsed": Style(VERMILLION, "diamond", "dash"),
+    "undecided": Style(GREY, "x", "dashdot"),
     "all_+": Style(BLUE),  # what the new words of an arith question mean
     "all__": Style(VERMILLION, "diamond", "dash"),
     "mixed": Style(PURPLE, "square", "dot"),

@@ -20,7 +20,9 @@ from ..backbone import Backbone, home
 from ..config import choose
 from .base import METHODS, LatentMethod, Losses, Prompt, Stage, Thoughts
 
-__all__ = ["METHODS", "LatentMethod", "Losses", "Prompt", "Stage", "Thoughts", "build"]
+__all__ = ["METHODS", "OWN_METHOD", "LatentMethod", "Losses", "Prompt", "Stage", "Thoughts", "build"]
+
+OWN_METHOD = "one of your own stands in a Python file: name it (--plugins my.py, or load_plugins)"
 
 
 def build(name: str, backbone: Backbone, config: Any = None, *, seed: int = 0) -> LatentMethod:
@@ -28,7 +30,7 @@ def build(name: str, backbone: Backbone, config: Any = None, *, seed: int = 0) -
 
     A method with a language model of its own needs a backbone without weights only (`Backbone.load(weights=False)`).
     """
-    cls = choose("method", name, METHODS)
+    cls = choose("method", name, METHODS, OWN_METHOD)
     device = home() if cls.needs == "tokenizer" else backbone.device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..backbone import SLOT, Backbone, Completion, Decoding
+from ..backbone.endings import ending
 from ..backbone.likelihood import mean_losses
 from ..backbone.texts import BREAK
 from ..backbone.thoughts import Step, Thoughts
@@ -30,7 +31,8 @@ UNKNOWN = 0.25  # share of unknown tokens in the questions from which on it is s
 class Prompt:
     """An example as ids in the backbone's tokenizer, all on the CPU: the text around the slot, and its parts.
 
-    `begun`: the answer's mark, where `after` ends in it and the reply goes on with the answer itself.
+    `begun`: the answer's mark, where `after` ends in it and the reply goes on with the answer itself. `ends`: how the
+    line starts with which a reply ends; None where it ends when the model says so.
     `given`: whatever else a method's stage has made for it (`LatentMethod.start`), such as labels; tensors on the CPU.
     """
 
@@ -42,6 +44,7 @@ class Prompt:
     steps: tuple[Int[Tensor, "_"], ...]
     answer: Int[Tensor, "_"]
     begun: str = ""
+    ends: str | None = None
     given: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -156,7 +159,9 @@ class LatentMethod(nn.Module, ABC):
         end = torch.tensor([self.backbone.turn_end])
         target = torch.cat([*steps, announced, end])
         question, answer = ids(example.question), ids(example.answer)
-        return Prompt(example, before, after, target, question, steps, answer)
+        return Prompt(
+            example, before, after, target, question, steps, answer, ends=task.mark if task.stops else None
+        )  # fmt: skip
 
     def loss(self, prompts: Sequence[Prompt], stage: int = 0) -> Losses:
         """Negative log-likelihood of the target behind the thoughts."""
@@ -185,6 +190,10 @@ class LatentMethod(nn.Module, ABC):
         The weight of a batch must be the sum of its parts'.
         """
         return len(prompts)
+
+    def pace(self, name: str) -> float:
+        """AdamW's rate of a parameter over that of the run; 1 unless a method knows better."""
+        return 1.0
 
     def begin_epoch(self, stage: int, epoch: int) -> None:
         """Called before each epoch of a stage, and when training goes on within one; what is drawn may hang on it."""
@@ -217,7 +226,7 @@ class LatentMethod(nn.Module, ABC):
 
         `state.rows` counts the rows of all prompts, paths and draws (of which there are `state.copies`), in this order.
         """
-        return words(decoding)
+        return ending(words(decoding), self.backbone, [p.ends for p in prompts])
 
     def answer(
         self, prompts: Sequence[Prompt], thoughts: Thoughts, decoding: Decoding, *, draws: int = 1, seed: int = 0

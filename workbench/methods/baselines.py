@@ -32,7 +32,7 @@ class CoT(LatentMethod):
 class Direct(CoT):
     """The answer at once: the slot stays empty and the reply starts at the answer's mark. Nothing is trained.
 
-    The reply ends with the line it starts on: whatever a model writes on after that is no part of a direct answer.
+    The reply ends with the line it starts on, in writing already: whatever a model would write on is no part of it.
     """
 
     name = "direct"
@@ -40,7 +40,7 @@ class Direct(CoT):
     def render(self, example: Example, task: Task) -> Prompt:
         prompt = super().render(example, task)
         _, after = self.backbone.around(self.message(example, task), task.mark)
-        return replace(prompt, after=after, target=prompt.target[-len(prompt.answer) - 1 :], begun=task.mark)
+        return replace(prompt, after=after, target=prompt.target[-len(prompt.answer) - 1 :], begun=task.mark, ends="")
 
     def answer(
         self, prompts: Sequence[Prompt], thoughts: Thoughts, decoding: Decoding, *, draws: int = 1, seed: int = 0

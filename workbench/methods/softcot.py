@@ -23,7 +23,10 @@ from ..tasks import Example, Task
 from .assistant import load_assistant, read
 from .base import LatentMethod, Losses, Prompt, Thoughts, draw_seed
 
-PLACEHOLDERS = ("<|end_of_text|>", "<|endoftext|>")  # the published ones, of Llama 3 and Qwen
+# The published ones of the families that were published. Elsewhere such a token tells a model that nothing before it
+# counts, and its state hardly hangs on the question: on SmolLM2 a hundredth as much as that of an ordinary word.
+PLACEHOLDERS = {"llama": "<|end_of_text|>", "qwen3": "<|endoftext|>", "qwen2.5": "<|endoftext|>"}
+ORDINARY = " the"  # a word that stands anywhere, and that no text ends with
 INSTRUCTION = (
     "Another language model will solve the problem below. Give it {N} tokens that help: quantities and what happens to "
     "them, the most useful first, no sentences.\n\nProblem: "
@@ -43,8 +46,8 @@ class SoftCoTConfig:
     assistant: str = ""
     """The language model that reads: a shipped name, folder or hub id; empty for the backbone itself."""
     placeholder: str = ""
-    """The token at the assistant's slots; empty for the published one (Qwen, Llama 3), else the one for unknown words,
-    else the end of text."""
+    """The token at the assistant's slots; empty for the published one (Qwen, Llama 3), else the one for unknown words
+    where that is a token of its own, else an ordinary word (" the"), never one that ends texts."""
     instruction: str | None = None
     """What the assistant reads before the question, {N} for the number of thoughts; null for our words where it has a
     chat template, else nothing. A prompt pack has its own."""
@@ -179,5 +182,10 @@ def placeholder_id(assistant: Backbone, token: str = "") -> int:
                 "or leave it empty for the usual one"
             )
         return vocabulary[token]
-    usual = (*PLACEHOLDERS, tokenizer.unk_token, tokenizer.eos_token)
-    return next(vocabulary[known] for known in usual if known in vocabulary)
+    published = PLACEHOLDERS.get(assistant.family)
+    if published in vocabulary:
+        return vocabulary[published]
+    ends = {*PLACEHOLDERS.values(), tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token}
+    if tokenizer.unk_token in vocabulary and tokenizer.unk_token not in ends:
+        return vocabulary[tokenizer.unk_token]
+    return int(assistant.plain_ids(ORDINARY)[0])

@@ -21,10 +21,12 @@ NAME, LOG = "checkpoint.pt", "metrics.jsonl"
 FIELDS = {"step", "setup", "weights", "optimizers", "seconds"}
 SEALED = FIELDS | {"origin", "log", "digest"}
 ROW = 256  # numbers of each frozen tensor that are looked at: other weights differ in those, too
-# Settings that say how numbers are computed, or what is kept and looked at on the way: no weight depends on them.
+# Settings that say how numbers are computed, or what is kept and looked at on the way: no weight depends on them. And
+# the plugins: one that was mended can go on, and it is said that it has changed.
 FREE = (
     "gradient_checkpointing", "processes", "prefix_cache", "prefix_cache_gib", "compile", "padded", "full_logits",
-    "micro_batch", "log_every", "probe_every", "probe_examples", "probe_answers", "save_every", "snapshot_every",
+    "micro_batch", "plugins", "log_every", "probe_every", "probe_examples", "probe_answers", "save_every",
+    "snapshot_every",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from ..files import checked, logged_jsonl, quoted, read_yaml, write_text
 from ..places import DATA, INSTALLED
+from ..plugins import loaded
 from .owners import note_process, refuse
 
 # Where runs go unless told otherwise: git ignores it, and without a checkout it is in the folder one works in.
@@ -19,7 +20,8 @@ RUNS = Path("data/runs") if INSTALLED else DATA / "runs"
 SETTINGS = {  # what config.yaml may hold -> its kinds; only the task must be there
     "task": str, "backbone": (str, type(None)), "method": (str, type(None)), "options": (dict, type(None)),
     "training": (dict, type(None)), "data": (str, type(None)), "prompts": (str, type(None)),
-    "revision": (str, type(None)), "preset": (str, type(None)),
+    "revision": (str, type(None)), "preset": (str, type(None)), "layout": (dict, type(None)),
+    "plugins": (str, list, type(None)),
 }  # fmt: skip
 KEPT = ("metrics.jsonl", "checkpoint.pt", "snapshots", "weights.safetensors", "result.json")  # that there is a run
 
@@ -79,8 +81,9 @@ def start_training(
     """Start `workbench train` in a process of its own; its output goes to log.txt in `folder`.
 
     config: settings as in `workbench train --config`, differences from the defaults; None goes on with the run that
-    was stopped in `folder`. `threads`: of torch; several runs that share cores are fastest with one each. SIGINT
-    (`process.send_signal(signal.SIGINT)`) makes the run finish its step, save and end.
+    was stopped in `folder`. Plugins that are loaded here are loaded there, unless it names others. `threads`: of torch;
+    several runs that share cores are fastest with one each. SIGINT (`process.send_signal(signal.SIGINT)`) makes the run
+    finish its step, save and end.
     """
     folder = Path(folder)
     refuse(folder)
@@ -89,7 +92,8 @@ def start_training(
     elif begun(folder):
         raise ValueError(f"{folder} holds a run already; go on with it (config=None), or give another folder")
     else:
-        write_config(folder, dict(config))
+        known = {"plugins": loaded()} if loaded() else {}
+        write_config(folder, known | dict(config))
     command = [sys.executable, "-m", "workbench", "train", "--config", str(folder / "config.yaml")]
     command += ["--out", str(folder), "--resume", str(config is None).lower()]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TQDM_DISABLE": "1"}

@@ -89,8 +89,10 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
 
     from ..backbone import Backbone
     from ..config import choose, configured
-    from ..methods import METHODS, build
+    from ..methods import METHODS, OWN_METHOD, build
+    from ..plugins import remembered
     from .checkpoints import checksum
+    from .folder import read_config
 
     path = Path(path)
     if step is not None:
@@ -115,7 +117,10 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
         content = checksum([about, dict(sorted(tensors.items()))])
         if (set(about) >= set(DESCRIPTION)) if seal is None else seal != content:
             raise ValueError(f"{path} is damaged (its content does not match its checksum); {advice}")
-        config = configured(choose("method", about["method"], METHODS).Config, about["options"])
+        home = next((place for place in path.parents[:2] if (place / "config.yaml").is_file()), None)
+        if about["method"] not in METHODS and home is not None:
+            remembered(read_config(home))
+        config = configured(choose("method", about["method"], METHODS, OWN_METHOD).Config, about["options"])
     except ValueError as error:
         raise ValueError(f"{path} describes itself wrongly ({shown(error, 300)}); {advice}") from error
     if backbone is None:

@@ -1,15 +1,19 @@
 """What is asked: examples, and how an answer is read and judged.
 
-A task is five values and three functions; adding one is adding a file here and a line in `load_task`.
+A task is five values and three functions; adding one is adding a file here and a line in `TASKS`. One of the
+user's own is a file of questions (`jsonl`), or a Python file that is named with `--plugins` (`workbench/plugins.py`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from itertools import islice
-from typing import Literal, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 from ..files import placed
+from .layout import Layout, laid_out
 from .prompts import Pack, load_pack
+from .wording import read, shown, worded
 
 Split = Literal["train", "dev", "test"]
 Parsing = Literal["strict", "reference"]
@@ -56,7 +60,9 @@ class Task:
     `load(split)` gives the examples; `parse(completion)` the canonical answer in a completion or None; `same(a, b)`
     whether two canonical answers are equal, the prediction first. `source` is where it reads, `opening` starts the
     worked steps (text given to the model, not learned), `mark` announces the answer, `parsing` says whose parser it is,
-    `answer_tokens` is what a worked answer may take, `prompts` is the user's wording in place of `instruction`.
+    `answer_tokens` is what a worked answer may take, `stops` whether a reply ends with the line that announces it.
+    `prompts` is the user's wording in place of `instruction`; `wording` names a form of ours and examples, its `shots`.
+    Of a user's own file `layout` is how it is read; `taken` says so, and `refused` what was left out, a sentence each.
     `texts`: an example is a text to be modelled, its question, and is answered by writing it again.
     """
 
@@ -70,7 +76,13 @@ class Task:
     mark: str = "####"
     parsing: Parsing = "strict"
     answer_tokens: int = 256
+    stops: bool = False
     prompts: Pack | None = None
+    layout: Layout | None = None
+    taken: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    wording: str = ""
+    shots: tuple[Example, ...] = ()
     texts: bool = False
     given: dict[str, set[str]] = field(default_factory=dict, repr=False, compare=False)  # id -> splits it was given as
 
@@ -78,7 +90,15 @@ class Task:
         """What a backbone of this family is asked; `thoughts` is the text that stands in their place."""
         if self.prompts is not None:
             return self.prompts.message(self.name, family, question, thoughts)
+        if self.shots:
+            parts = [self.instruction, *shown(self.shots, question, self.mark), f"Question: {question}"]
+            return "\n\n".join(filter(None, parts)) + thoughts
         return "\n".join(filter(None, [self.instruction, question])) + thoughts
+
+    @property
+    def asked(self) -> str:
+        """What `load_task` takes as `prompts` to ask like this again: a pack, a wording, or nothing."""
+        return self.prompts.source if self.prompts is not None else self.wording
 
     def reading(self, question: str, family: str, count: int) -> str:
         """What a generator of `count` thoughts reads, in the words of a backbone's family: by default the question."""
@@ -118,42 +138,65 @@ class Task:
         return common.pop() if len(common) == 1 else "unknown"
 
 
-def load_task(name: str, source: str | None = None, parse: Parsing = "strict", prompts: str | None = None) -> Task:
+# Name -> the file that has it, and the function of a source that makes it.
+TASKS = {
+    "arith": ("arith", "base"),
+    "arith-shift": ("arith", "shift"),
+    "invented-more": ("invented", "more"),
+    "invented-sums": ("invented", "sums"),
+    "invented-told": ("invented", "told"),
+    "gsm8k": ("gsm8k", "main"),
+    "gsm8k-socratic": ("gsm8k", "socratic"),
+    "math500": ("math500", "task"),
+    "aqua": ("aqua", "task"),
+    "prosqa": ("prosqa", "task"),
+    "strategyqa": ("strategyqa", "task"),
+    "date_understanding": ("date_understanding", "task"),
+    "date_understanding-all": ("date_understanding", "whole"),
+    "jsonl": ("jsonl", "task"),
+    "toy": ("toy", "task"),
+    "text": ("text", "task"),
+}
+OWN: dict[str, Callable[[str | None], Task]] = {}  # the same of the user's: filled by `workbench/plugins.py`
+
+
+def load_task(
+    name: str,
+    source: str | None = None,
+    parse: Parsing = "strict",
+    prompts: str | None = None,
+    layout: Layout | Mapping[str, Any] | None = None,
+) -> Task:
     """The task called `name`. `source` says where it reads: a local path, a hub id, or a difficulty (arith, prosqa).
 
-    `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`).
+    `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`), or a
+    wording such as "plain:4", a plain reply form and four examples (`workbench/tasks/wording.py`).
+    `layout` says how the file of task "jsonl" is read (`workbench/tasks/layout.py`).
 
     `parse="reference"` reads and compares answers as LTA-Thinker's published evaluation does, mistakes included: signs
     are lost, the article "a" is option A, the last yes or no wins in any sense, LaTeX is compared as a string
     (`workbench/tasks/reference.py` says more). It is for comparison with published numbers only.
     """
     from ..config import choose
-    from . import aqua, arith, date_understanding, gsm8k, math500, prosqa, strategyqa, text, toy
     from .reference import READINGS
 
-    tasks: dict[str, Callable[[str | None], Task]] = {
-        "arith": arith.base,
-        "arith-shift": arith.shift,
-        "gsm8k": gsm8k.main,
-        "gsm8k-socratic": gsm8k.socratic,
-        "math500": math500.task,
-        "aqua": aqua.task,
-        "prosqa": prosqa.task,
-        "strategyqa": strategyqa.task,
-        "date_understanding": date_understanding.task,
-        "date_understanding-all": date_understanding.whole,
-        "toy": toy.task,
-        "text": text.task,
-    }
-    made = {"arith": arith.DIFFICULTIES, "arith-shift": arith.DIFFICULTIES, "prosqa": prosqa.DIFFICULTIES}
-    if source is not None and source not in made.get(name, ()) and name not in ("toy", "text"):
+    if name not in OWN:
+        choose("task", name, TASKS, "one of your own is a file (task jsonl) or in Python (--plugins my.py)")
+    how = laid_out(layout)
+    if how != Layout() and name != "jsonl":
+        raise ValueError(f"task {name!r} knows how its files are laid out: give a layout to task 'jsonl' only")
+    home = import_module(f".{TASKS[name][0]}", __name__) if name in TASKS else None
+    described = getattr(home, "DESCRIBED", False)  # its source is more than a path, and it looks for that itself
+    if source is not None and not described and source not in getattr(home, "DIFFICULTIES", ()):
         source = placed(source)  # what a run remembers is found from any folder
-    task = choose("task", name, tasks)(source)
-    if prompts is not None:
-        task = replace(task, prompts=load_pack(prompts).about(name))
-    if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "strict":
+    make: Callable[..., Task] = OWN[name] if home is None else getattr(home, TASKS[name][1])
+    task = make(source, how) if name == "jsonl" else make(source)
+    if choose("way to parse answers", parse, {known: known for known in get_args(Parsing)}) == "reference":
+        if name not in READINGS:
+            raise ValueError(f"task {name!r} has no reference evaluation; use parse='strict'")
+        parser, same = READINGS[name]
+        task = replace(task, parse=parser, same=same, parsing=parse)
+    if not prompts:
         return task
-    if name not in READINGS:
-        raise ValueError(f"task {name!r} has no reference evaluation; use parse='strict'")
-    parser, same = READINGS[name]
-    return replace(task, parse=parser, same=same, parsing=parse)
+    wording = read(prompts)
+    return worded(task, wording) if wording else replace(task, prompts=load_pack(prompts).about(name))

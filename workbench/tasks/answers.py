@@ -189,6 +189,25 @@ def math_answer(completion: str) -> str | None:
     return None
 
 
+def text_answer(completion: str) -> str | None:
+    """The line behind the last `####`, else in the last \\boxed{}, else behind the last "the answer is"; or None."""
+    said = _said(completion)
+    if said is None:
+        found = re.findall(r"(?i:\bthe (?:final |correct )?answer(?: is\b:?|:))[ \t]*([^\n]+)", completion)
+        said = plain(found[-1]) if found else None
+    said = None if said is None else " ".join(BEFORE_ANSWER.sub("", said).split())
+    return said if said and len(said) <= LONGEST else None
+
+
+def same_text(a: str, b: str) -> bool:
+    """Whether two texts are the same, capitals, blanks, quotes around them and a full stop aside."""
+    return _bare(a) == _bare(b)
+
+
+def _bare(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).strip(" .\"'“”‘’")
+
+
 def unwrapped(latex: str) -> str:
     """LaTeX without what may stand around an answer: a box, dollars, brackets of mathematics, a full stop."""
     latex = latex.strip()

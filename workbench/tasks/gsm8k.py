@@ -58,14 +58,14 @@ def _example(asked: bool, record: Record) -> Example:
     if not mark or number_answer(f"#### {final}") is None:
         raise record.error(f"the answer must end in a line '#### number', it ends in {answer[-60:]!r}")
     gold = record.gold(final.strip(), number_answer, equal_numbers)
-    lines = [step for line in worked.splitlines() if line.strip() for step in _steps(line)]
+    lines = [step for line in worked.splitlines() if line.strip() for step in worked_line(line)]
     if asked:
         lines = [line for line in (_answered(record, line) for line in lines) if line]
     question, steps = question.strip(), tuple(lines)
     return Example(record.place, question, steps, gold, measured(question, steps))
 
 
-def _steps(line: str) -> list[str]:
+def worked_line(line: str) -> list[str]:
     """A line without the calculator's marks; where they are all there is (GSM8K-Aug), each holds a step."""
     words = CALCULATOR.sub("", line).strip()
     if re.search(r"\w", words):

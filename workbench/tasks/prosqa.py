@@ -34,6 +34,8 @@ from .records import Native, Record, load, measured, numbered_json
 RULE = re.compile(r"\b(?:Every (\w+)|([A-Z]\w*)) is an? (\w+)")
 ASKED = re.compile(r"\bIs (\w+) an? (\w+) or (?:an? )?(\w+)\?")
 ANSWER = re.compile(r"\s*([A-Z]\w*) is an? (\w+)\.?\s*")
+ANSWER_LAST = re.compile(r"\b([A-Z]\w*) is an? (\w+)\W*$")
+CONCEPT = re.compile(r"(?:an? )?([a-z]\w*)\.?")
 INSTRUCTION = (
     "Answer the question from the facts and rules. First write the fact and the rules that lead to the answer, one per "
     "line. End with a line that reads '#### ' and the answer as a sentence."
@@ -72,7 +74,7 @@ def _task(load, source: str | None, instruction: str = "", opening: str = "") ->
         name="prosqa",
         load=load,
         parse=answer_sentence,
-        same=same_word,
+        same=same_answer,
         source=source,
         instruction=instruction,
         opening=opening,
@@ -211,7 +213,8 @@ def path_kind(question: str, completion: str) -> Kind:
     claimed = rules(worked if mark else completion)
     answer = answer_sentence(completion)
     if not claimed or (not mark and answer is not None):
-        return "correct label" if answer == _sentence(who, right) else "incorrect label"
+        right_said = answer is not None and same_answer(answer, _sentence(who, right))
+        return "correct label" if right_said else "incorrect label"
     joined = all(one[1] == other[0] for one, other in pairwise(claimed))
     if not joined or not set(claimed) <= set(edges) or claimed[0][0] not in near:
         return "hallucination"
@@ -231,11 +234,33 @@ def _asked(question: str) -> tuple[str, str, str]:
 def answer_sentence(completion: str) -> str | None:
     """The sentence "Tom is a wugs." behind the last `####`, in a box, or all there is; None for anything else.
 
-    Worked steps without a mark are no answer: the first of them is a sentence of this kind too.
+    A box may hold the concept alone: "Tom is a \\boxed{wugs}" is the sentence, "\\boxed{wugs}" is "wugs". Worked steps
+    without a mark are no answer: the first of them is a sentence of this kind too.
     """
-    said = marked(completion) if "####" in completion else boxed(completion) or completion
-    found = ANSWER.fullmatch(plain(BEFORE_ANSWER.sub("", said))) if said is not None else None
+    held = None if "####" in completion else boxed(completion)
+    said = marked(completion) if "####" in completion else held or completion
+    if said is None:
+        return None
+    found = ANSWER.fullmatch(_words(BEFORE_ANSWER.sub("", said)))
+    concept = CONCEPT.fullmatch(_words(held)) if held else None
+    if found is None and concept is not None:
+        lines = (line for line in reversed(completion.splitlines()) if concept[1] in line and "box" in line)
+        line = _words(next(lines, ""))
+        found = ANSWER_LAST.search(line)
+        if found is None or found[2] != concept[1]:
+            return concept[1] if CONCEPT.fullmatch(BEFORE_ANSWER.sub("", line)) else None
     return _sentence(found[1], found[2]) if found else None
+
+
+def _words(text: str) -> str:
+    """A text without LaTeX's wrapping and blanks."""
+    words = " ".join(plain(re.sub(r"\\[ ,;:!]|~|\\q?quad\b", " ", text)).split())
+    return re.sub(r" \.$", ".", words) if "\\" in text else words
+
+
+def same_answer(prediction: str, gold: str) -> bool:
+    """Whether a sentence, or a concept alone, is the gold sentence."""
+    return same_word(prediction, gold) or same_word(prediction, gold.rstrip(".").rpartition(" ")[2])
 
 
 # --------------------------------------------------------------------------------------------------------- native files

@@ -15,6 +15,7 @@ from ..files import from_json, numbered_jsonl, quoted, read_text, shown
 from . import Example, Split
 
 BETWEEN = re.compile(r"[\s,]*")
+OWN_FILE = "a file with columns of its own is read by task jsonl"
 ORDER: tuple[Split, ...] = ("test", "dev", "train")  # a question in two files stays in the first of these only
 
 
@@ -84,7 +85,9 @@ def records(native: Native, part: str, source: str) -> list[Record]:
     """The records of one part, in their order; an error of one sentence names the file and line, or what to give."""
     path, file = Path(source).expanduser(), native.files[part]
     if path.is_file() and len(native.files) > 1 and path.stem != Path(file).stem:
-        raise ValueError(f"{shown(path)} has no {part} part; give the folder that holds {file}, or a hub id")
+        raise ValueError(
+            f"{shown(path)} has no {part} part; give the folder that holds {file}, or a hub id; {OWN_FILE}"
+        )
     if path.exists():
         path = path / file if path.is_dir() else path
         rows = [(f"{path}, line {number}", row) for number, row in native.read(path, native.fields)]
@@ -97,7 +100,7 @@ def records(native: Native, part: str, source: str) -> list[Record]:
         missing = [name for name in native.fields if name not in record.fields]
         if missing:
             needed = ", ".join(native.fields)
-            raise record.error(f"lacks {', '.join(map(repr, missing))}; each record needs {needed}")
+            raise record.error(f"lacks {', '.join(map(repr, missing))}; each record needs {needed}; {OWN_FILE}")
     return found
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from tqdm import tqdm
 
-from .. import runs
+from .. import plugins, runs
 from ..backbone import Backbone
 from ..backbone.checkpointing import checkpointed
 from ..backbone.packing import compiled
@@ -138,8 +138,12 @@ class _Run:
         self.method, self.config, self.folder, self.probes, self.steps = method, config, folder, probes, steps
         self.task, self.origin = task, origin
         self.setup = runs.describe_method(method) | {"task": task.name, "data": task.source}
-        if task.prompts is not None:
-            self.setup["prompts"] = task.prompts.source
+        if task.asked:
+            self.setup["prompts"] = task.asked
+        if task.layout is not None:
+            self.setup["layout"] = differences(task.layout)
+        if own := plugins.behind(type(method), task.name):
+            self.setup["plugins"] = own[0] if len(own) == 1 else own
         self.setup["training"] = differences(config)
         self.learned = method.learned()  # after sharding, which makes others of them
         self.main, self.world = self.accelerator.is_main_process, self.accelerator.num_processes
@@ -355,6 +359,7 @@ class _Run:
         if saved.setup["method"] == self.method.name:
             defaults["options"] = asdict(self.method.Config())
         checkpoints.check(self.folder, saved, self.setup, defaults, self.origin, log=self.main)
+        plugins.compare(*(plugins.named(setup.get("plugins")) for setup in (saved.setup, self.setup)))
         own = self.learned | self.method.saved()
         for name, value in saved.weights.items():
             own[name].data.copy_(alike(value, own[name]))

@@ -52,6 +52,9 @@ class TrainConfig:
     rows are then padded. Rounding aside the same numbers."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon for the weight matrices (it orthogonalises their updates) and AdamW for the rest, or AdamW for all."""
+    muon_precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Precision of Muon's matrix products: bfloat16 where the device has units for it, else float32 (auto); or the same
+    on every machine."""
     lr: float = 0.02
     """Peak learning rate of Muon's matrices, or of everything under AdamW."""
     adamw_lr: float = 0.002

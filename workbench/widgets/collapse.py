@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import traitlets as tr
 import xarray as xr
 
-from ..analysis.diagnostics import Thresholds, Verdict, collapse, describe, spectrum_table
+from ..analysis.diagnostics import Thresholds, Verdict, collapse, describe, settled, spectrum_table
 from ..analysis.diagnostics.inputs import path_thoughts
 from ..analysis.projection import project
 from ..figures import collapse_along, response, spectrum, style, thought_map
@@ -103,7 +103,8 @@ class Collapse(View):
     def _verdict(self, name: str, step: Any) -> Verdict | str:
         def judged() -> Verdict | str:
             try:
-                return collapse(*path_thoughts(self.runs[name][step], self.path), self.thresholds)
+                store = self.runs[name][step]
+                return settled(collapse(*path_thoughts(store, self.path), self.thresholds), store.attrs)
             except ValueError as error:
                 return f"{error}."
 

@@ -346,18 +346,22 @@ class TrainingMonitor(View):
         """What the last look at the probe set's thoughts says of collapse."""
         probed = self.metrics.dropna(subset=["probe_relative_spread"]).iloc[-1]
         names = ("relative_spread", "slot_cosine")
-        verdict = glance({name: float(probed[f"probe_{name}"]) for name in names if f"probe_{name}" in probed})
+        values = {name: float(probed[f"probe_{name}"]) for name in names if f"probe_{name}" in probed}
+        verdict = glance(values, backbone=str(self._settings().get("backbone", "nano")))
         mark = "✓" if verdict.state == "healthy" else "⚠"
         words = f"{mark} thoughts at step {probed['step']:.0f}: {verdict.state} ({'; '.join(verdict.evidence)})"
         early = " Untrained thoughts always are." if verdict.state != "healthy" and probed["step"] <= 1 else ""
         return f'<span style="color:{style(verdict.state).color}">{escaped(words)}</span>{early}'
 
-    def _about_html(self) -> str:
+    def _settings(self) -> dict[str, Any]:
+        """Those of the run in the folder, or those it would be started with."""
         try:
-            settings = runs.read_config(self.folder)
+            return runs.read_config(self.folder)
         except ValueError:
-            settings = self.config
-        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True) if settings else ""
+            return self.config or {}
+
+    def _about_html(self) -> str:
+        text = yaml.safe_dump(known, sort_keys=False, allow_unicode=True) if (known := self._settings()) else ""
         return f"<details><summary>settings</summary><pre>{html.escape(text)}</pre></details>" if text else ""
 
     def _other_settings(self) -> list[str]:

@@ -82,12 +82,13 @@ from .steps import (
 )
 from .tables import MEANINGS, describe, feature_table, readout_table, spectrum_table, variance_table
 from .thoughts import VariancePart, probe, slot_cosines, variance_parts
-from .verdict import Thresholds, Verdict, collapse, glance
+from .verdict import STATES, Swapped, Thresholds, Verdict, collapse, glance, settled
 
 __all__ = [
     "CHAIN",
     "DIVERGENCES",
     "MEANINGS",
+    "STATES",
     "Drift",
     "Estimate",
     "HenzeZirkler",
@@ -96,6 +97,7 @@ __all__ = [
     "Mardia",
     "Parallelism",
     "PositiveStep",
+    "Swapped",
     "Thresholds",
     "VariancePart",
     "Verdict",
@@ -160,6 +162,7 @@ __all__ = [
     "relative_spread",
     "rule_agreement",
     "rule_table",
+    "settled",
     "slot_cosines",
     "spectrum_table",
     "spread",

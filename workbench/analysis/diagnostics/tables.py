@@ -25,7 +25,7 @@ from .inputs import Stores, by_name, chosen_rows, path_thoughts, question_labels
 from .resampling import Estimate, jackknife_all, ratio_bootstrap, resamples
 from .streamed import Statistics, streamed
 from .thoughts import PerExample, between, per_example, variance_parts
-from .verdict import Thresholds, collapse
+from .verdict import STATES, Thresholds, collapse, settled
 
 MEANINGS = {  # statistic: (unit, meaning)
     "spread": ("units²", "variance between questions at one step, mean over features"),
@@ -51,13 +51,12 @@ MEANINGS = {  # statistic: (unit, meaning)
     "variance_question_slot": ("share", "of the variance: what single steps say about the question"),
     "variance_path": ("share", "of the variance: paths of a question differ, alike in all steps"),
     "variance_residual": ("share", "of the variance: paths that differ step by step"),
-    "verdict": ("state", "0 healthy, 1 drifting, 2 collapsed"),
+    "verdict": ("state", "0 healthy, 1 drifting, 2 collapsed, 3 undecided"),
 }
 LIMITS = {  # unit: what a statistic in it can be; intervals end there
     **{"share": (0.0, 1.0), "cosine": (-1.0, 1.0)},
     **{unit: (0.0, np.inf) for unit in ("units²", "directions", "dimensions", "ratio", "nats")},
 }
-STATES = ("healthy", "drifting", "collapsed")
 IN_MEMORY = 2**30  # bytes of thoughts in float64, above which `describe` reads them in blocks
 COLUMNS = ["statistic", "step", "value", "low", "high", "n", "unit", "meaning"]
 Row = tuple[str, str, Estimate, int]  # statistic, step, estimate, n
@@ -112,6 +111,7 @@ def describe(
     tables = []
     for name, store in by_name(stores).items():
         for group, part, at in _groups(store, by, path):
+            part = part if by is None else part.assign_attrs(counter="")  # of all questions, not of these
             table = _described(part, at, thresholds or Thresholds(), level, seed, stream)
             if by is not None:
                 table.insert(0, by, [group] * len(table))
@@ -160,7 +160,7 @@ def _described(
         (name, step, found.value, *_cut(found, name), n, *MEANINGS[name])
         for name, step, found, n in sorted(rows, key=lambda row: list(MEANINGS).index(row[0]))
     ]
-    verdict = of_all.verdict
+    verdict = settled(of_all.verdict, store.attrs)
     said = f"{verdict.state}: {'; '.join(verdict.evidence)}"
     n = int(present.any(axis=1).sum())
     table.append(

@@ -1,16 +1,29 @@
-"""The collapse verdict: whether thoughts still say something about the question, and several things."""
+"""The collapse verdict: whether thoughts still say something about the question, and several things.
 
+Geometry alone decides where it cannot be otherwise: thoughts that differ by rounding, questions with the same thoughts.
+How much difference is enough hangs on the model (on SmolLM2 thoughts with a relative spread of 0.002 can carry the
+answer), so lines drawn on one model are no verdict on another: there it is "undecided" until a counter-test has said
+what another question's thoughts cost.
+"""
+
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .cloud import spread, still
+from .cloud import STILL, spread, still
 from .inputs import as_thoughts, ratio
 from .neighbours import squared_distance_blocks
 from .thoughts import between, probe
+
+State = Literal["healthy", "drifting", "collapsed", "undecided"]
+STATES: tuple[State, ...] = ("healthy", "drifting", "collapsed", "undecided")
+CALIBRATED = "nano"  # the backbone that the default lines were drawn on
+NOTHING_LOST = 0.05  # share of the questions: another question's thoughts cost less than that, with 95 % confidence
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Thresholds:
 class Verdict:
     """Whether thoughts collapsed, why, and the numbers it rests on."""
 
-    state: Literal["healthy", "drifting", "collapsed"]
+    state: State
     evidence: tuple[str, ...]
     values: dict[str, float]  # those of `probe`, and same: the largest share of questions with the same thoughts
     idle: tuple[int, ...]  # steps that do not depend on the question
@@ -60,7 +73,8 @@ def collapse(vectors: ArrayLike, mask: ArrayLike | None = None, thresholds: Thre
 
     collapsed: no step depends on the question, slots are one, or most questions have the same thoughts. drifting: the
     same to a lesser degree, or some steps idle. `Thresholds` says where the lines are. "healthy" means not collapsed:
-    whether thoughts help, only accuracy tells, beside that with another question's thoughts.
+    whether thoughts help, only accuracy tells, beside that with another question's thoughts. Vectors do not say which
+    model they are of: of a store, `settled` knows.
     """
     x, present = as_thoughts(vectors, mask)
     lines = thresholds or Thresholds()
@@ -100,9 +114,57 @@ def judged(
     return _verdict(bad, poor, values, idle)
 
 
-def glance(values: Mapping[str, float], thresholds: Thresholds | None = None) -> Verdict:
+@dataclass(frozen=True)
+class Swapped:
+    """What another question's thoughts cost: share of the questions right with their own minus with another's, paired,
+    and its 95 % interval. `workbench counter` writes it into the store with the thoughts unchanged."""
+
+    lost: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        interval = f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return f"another question's thoughts cost {100 * self.lost:.1f} points {interval} on {self.n} questions"
+
+
+def settled(found: Verdict, about: Mapping[str, Any]) -> Verdict:
+    """A verdict by geometry beside what a store's attributes say: its backbone, and what a counter-test found.
+
+    Where another question's thoughts cost something, thoughts are not collapsed, however little they differ; where they
+    cost nothing, they say nothing that is used, however much they differ. Without a counter-test lines of the shipped
+    model hold for it alone.
+    """
+    swapped = swapped_of(about)
+    home = PurePath(str(about.get("backbone", CALIBRATED))).name == CALIBRATED
+    sure = found.values["relative_spread"] <= STILL or found.values.get("same", 0.0) >= Thresholds.most_same
+    said, state = found.evidence, found.state
+    if swapped is not None:
+        said = (str(swapped), *said)
+        if swapped.low > 0:
+            state = "drifting" if home and state != "healthy" else "healthy"
+        elif swapped.high < NOTHING_LOST:
+            state = "drifting" if state == "healthy" else "collapsed"
+        elif state != "healthy":
+            state = "undecided"
+    elif state != "healthy" and not (home or sure):
+        state = "undecided"
+        said = (*said, "these lines are the shipped model's: here a counter-test decides (workbench counter)")
+    return replace(found, state=state, evidence=said)
+
+
+def swapped_of(about: Mapping[str, Any]) -> Swapped | None:
+    """What a store's attributes say of a counter-test; None where there was none."""
+    try:
+        return Swapped(**json.loads(about.get("counter") or "{}")["shuffled"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def glance(values: Mapping[str, float], thresholds: Thresholds | None = None, backbone: str = CALIBRATED) -> Verdict:
     """The verdict as far as relative_spread and slot_cosine allow, such as the numbers that training logs: without the
-    vectors nobody can tell idle slots, or questions with the same thoughts."""
+    vectors nobody can tell idle slots, or questions with the same thoughts. `backbone` as in `settled`."""
     lines = thresholds or Thresholds()
     rel = values["relative_spread"]
     bad, poor = [], []
@@ -111,7 +173,7 @@ def glance(values: Mapping[str, float], thresholds: Thresholds | None = None) ->
     elif rel < lines.low_spread:
         poor.append(f"thoughts depend little on the question: relative spread {rel:.2g} is below {lines.low_spread:g}")
     _merging(values.get("slot_cosine", float("nan")), lines, bad, poor)
-    return _verdict(bad, poor, dict(values), ())
+    return settled(_verdict(bad, poor, dict(values), ()), {"backbone": backbone})
 
 
 def _merging(cosine: float, lines: Thresholds, bad: list[str], poor: list[str]) -> None:

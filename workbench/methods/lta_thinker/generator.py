@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+HEAD = 128  # features: the shipped model's width, at which one head is right
+
 
 class ThoughtBlock(nn.Module):
     """One post-norm transformer layer: single attention without positions or causal mask, ReLU feed-forward, RMSNorm.
@@ -31,6 +33,16 @@ class ThoughtBlock(nn.Module):
         mixed, _ = self.self_attn(queries, inputs, inputs, key_padding_mask=~mask)
         states = self.norm1(queries + mixed)
         return self.norm2(states + self.linear2(F.relu(self.linear1(states))))
+
+
+def usual_heads(width: int) -> int:
+    """The most heads that leave each at least `HEAD` features; one for a narrower model.
+
+    An optimiser's step moves queries and keys by as much per feature at any width, all in one direction, and their
+    product by the square root of a head's features as much. So one wide head is decided, for the same position whatever
+    the question, while a narrow one still looks around.
+    """
+    return next(count for count in range(max(1, width // HEAD), 0, -1) if width % count == 0)
 
 
 def at(
