@@ -241,13 +241,15 @@ def test_the_fast_loop_is_adam_on_the_bound(shared, decay):
     for found in (
         found_for(decoder, own, start(), iter(noise).__next__, loop),
         found_for(decoder, own, start(), iter(noise).__next__, loop, plain=True),
+        gradients_of(decoder, own, weights, start(), iter(noise).__next__, loop, plain=True),
         gradients_of(decoder, own, weights, start(), iter(noise).__next__, loop),
     ):
         torch.testing.assert_close(found.posterior.mu, mu.detach(), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found.posterior.log_var, log_var.detach(), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(found.nll, torch.stack(plain), rtol=1e-5, atol=1e-5, check_dtype=False)
-    for ours, theirs in zip(found.gradients, total, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        if found.gradients:
+            for ours, theirs in zip(found.gradients, total, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert all(p.grad is None for p in weights)
 
 

@@ -153,6 +153,18 @@ def test_the_two_slow_gradients_are_what_they_say(backbone, toy):
             torch.testing.assert_close(p.grad, g, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["trajectory", "final"])
+def test_training_the_plain_way_learns_the_same(backbone, toy, kind, tmp_path):
+    settings = {"examples": 8, "epochs": 1, "batch_size": 4, "probe_examples": 2, "optimizer": "adamw", "lr": 1e-3}
+    runs = []
+    for way in ({}, {"padded": True}):
+        method = method_of(backbone, slow_grad=kind, steps=3)
+        train(method, toy, TrainConfig(**settings, **way), tmp_path / f"{kind}{len(way)}")
+        runs.append(dict(method.named_parameters()))
+    for name, weight in runs[0].items():
+        torch.testing.assert_close(weight, runs[1][name], rtol=1e-3, atol=2e-4, msg=name)
+
+
 def test_each_step_of_training_has_its_own_noise(backbone, toy):
     method = method_of(backbone)
     prompts = prepared(method, toy, toy.examples("train", 2), learned=True)

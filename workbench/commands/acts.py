@@ -210,13 +210,16 @@ def bounds(given: Namespace) -> None:
 
     from ..files import write_text
     from ..methods.base import prepared
+    from ..plugins import remembered
     from ..runs import load_method, read_config
     from ..tasks import load_task
 
     about = read_config(given.run)
+    remembered(about)
     known = about if given.task in (None, about["task"]) else {}
     method = load_method(given.run, step=given.step)
-    task = load_task(given.task or about["task"], given.data or known.get("data"), prompts=known.get("prompts"))
+    data, layout = given.data or known.get("data"), known.get("layout") if given.data is None else None
+    task = load_task(given.task or about["task"], data, prompts=known.get("prompts"), layout=layout)
     found = method.bounds(prepared(method, task, task.examples(given.split, given.count), learned=True))
     if found is None:
         raise ValueError(

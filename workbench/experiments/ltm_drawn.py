@@ -17,7 +17,8 @@ COUNTS_OF = {HELD: 4, "8 latents": 8}  # latent vectors of the arms that differ 
 def drawn(table: pd.DataFrame, runs: pd.DataFrame, seeds: int) -> dict[str, Any]:
     """The figures, of what there is."""
     most = table["steps"].max()
-    table, runs = (rows.loc[rows["steps"].isna() | (rows["steps"] >= min(DRAWN, most))] for rows in (table, runs))
+    few = min(DRAWN, most)
+    table, runs = (pd.DataFrame(rows[rows["steps"].isna() | (rows["steps"] >= few)]) for rows in (table, runs))
     toys = {name: toy_of(SHORT if name == "short" else None) for name in dict.fromkeys(table["toy"])}
     of = asked(seeds).replace("questions", "texts")
     long = _only(table, toy=["long"]), _only(runs, toy=["long"])

@@ -153,9 +153,9 @@ TASKS = {
     "strategyqa": ("strategyqa", "task"),
     "date_understanding": ("date_understanding", "task"),
     "date_understanding-all": ("date_understanding", "whole"),
+    "jsonl": ("jsonl", "task"),
     "toy": ("toy", "task"),
     "text": ("text", "task"),
-    "jsonl": ("jsonl", "task"),
 }
 OWN: dict[str, Callable[[str | None], Task]] = {}  # the same of the user's: filled by `workbench/plugins.py`
 
@@ -186,8 +186,8 @@ def load_task(
     if how != Layout() and name != "jsonl":
         raise ValueError(f"task {name!r} knows how its files are laid out: give a layout to task 'jsonl' only")
     home = import_module(f".{TASKS[name][0]}", __name__) if name in TASKS else None
-    described = getattr(home, "DESCRIBED", False) or source in getattr(home, "DIFFICULTIES", ())
-    if source is not None and not described:
+    described = getattr(home, "DESCRIBED", False)  # its source is more than a path, and it looks for that itself
+    if source is not None and not described and source not in getattr(home, "DIFFICULTIES", ()):
         source = placed(source)  # what a run remembers is found from any folder
     make: Callable[..., Task] = OWN[name] if home is None else getattr(home, TASKS[name][1])
     task = make(source, how) if name == "jsonl" else make(source)

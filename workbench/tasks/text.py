@@ -15,7 +15,7 @@ from ..files import placed, read_text
 from . import Example, Split, Task
 from .arith import DIFFICULTIES, stream
 
-DESCRIBED = True  # its source may say more than a path
+DESCRIBED = True  # by a path and the size of blocks: see `split_source`
 BLOCK, MADE = 128, 2000  # bytes of a block; problems of the text that is made
 SHARES: dict[Split, tuple[float, float]] = {"train": (0.0, 0.8), "dev": (0.8, 0.9), "test": (0.9, 1.0)}
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from ..config import bounded
 from . import Example, Made, Split, Task
 
-DESCRIBED = True  # its source is a description, not a path
+DESCRIBED = True  # by its sizes: see `toy_of`
 SIZES: dict[Split, int] = {"train": 20000, "dev": 1000, "test": 1000}
 
 

@@ -80,12 +80,15 @@ def gradients_of(
     noise: Draws,
     loop: Loop,
     watch: Callable[[int, Gaussian], None] | None = None,
+    plain: bool = False,
 ) -> Found:
     """The fast loop with the weights' gradients of the likelihood along it, summed over steps, examples and tokens.
 
     What does not depend on z is read once; its gradients are added up over the steps and followed to the weights in the
-    end.
+    end. `plain`: as in `found_for`.
     """
+    if plain:
+        return infer(lambda z: _plainly(decoder, text, z), start, noise, loop, learned=weights, watch=watch)
     with torch.enable_grad():
         read = text.read(decoder)
     outer = [read.hidden] if read.queries is None else [read.hidden, read.queries]

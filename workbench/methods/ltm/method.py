@@ -60,6 +60,11 @@ class LTM(LatentMethod):
     def decoder(self) -> Decoder:
         return self.backbone.model
 
+    @property
+    def plain(self) -> bool:
+        """Whether training computes the plain way, without shortcuts (training.padded or training.full_logits)."""
+        return self.backbone.padded or self.backbone.full_logits
+
     # -- texts -------------------------------------------------------------------------------------------------------
 
     def render(self, example: Example, task: Task) -> Prompt:
@@ -160,12 +165,12 @@ class LTM(LatentMethod):
         loop, start = self.config.training_loop(step), begun(noise, self.config.log_var)
         if self.config.slow_grad == "trajectory":
             weights = list(self.decoder.parameters())
-            found = gradients_of(self.decoder, text, weights, start, noise, loop)
+            found = gradients_of(self.decoder, text, weights, start, noise, loop, plain=self.plain)
             count = text.counts * max(1, len(loop.rates))
             gradients = [None if g is None else g / count for g in found.gradients]
             total = known(found.nll.sum() / count, gradients, weights)
             return self._told(total, text, found.posterior, self._sample(found.posterior, found.eps, noise))
-        found = found_for(self.decoder, text, start, noise, loop)
+        found = found_for(self.decoder, text, start, noise, loop, plain=self.plain)
         z = self._sample(found.posterior, found.eps, noise)
         total = self._nll(text, z).sum() / text.counts
         return self._told(total, text, found.posterior, z, total.detach())
