@@ -60,6 +60,16 @@ def test_the_known_setting_is_kept_and_another_refused(tmp_path, here):
         run_cells(SETTING, cells * 2, tmp_path, Console())
 
 
+def test_the_backbone_is_loaded_in_the_precision_that_is_asked(tmp_path, here, monkeypatch):
+    asked, load = [], grid.Backbone.load
+    monkeypatch.setattr(grid.Backbone, "load", lambda *a, **k: (asked.append(k["dtype"]), load(*a, **k))[1])
+    cells = [Cell("cot", 0, condition={"method": "empty slot"})]
+    run_cells(replace(SETTING, dtype="bfloat16"), cells, tmp_path, Console())
+    assert asked == ["bfloat16"]
+    with pytest.raises(ValueError, match="was made with another setting"):
+        run_cells(SETTING, cells, tmp_path, Console())
+
+
 def test_a_stopped_cell_goes_on_where_it_was(tmp_path, here):
     stores = {"a": Answers(), "b": Answers(draws=2, temperature=1.0)}
     cell = Cell("soft-prompt", 1, {"thoughts": 2}, replace(TINY, epochs=2), {}, stores)

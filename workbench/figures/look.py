@@ -25,7 +25,6 @@ PIXEL = 96 / 25.4  # CSS pixels per mm: what plotly, SVG and PDF count in
 TEXT, SMALL = 8 * 96 / 72, 7 * 96 / 72  # font sizes in pixels: 8 and 7 pt
 EDGES = 24  # pixels left and right of the plot area, its tick labels aside
 ENTRY = 19  # pixels from one line of a legend to the next
-
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#8C8C8C"
 PALE_BLUE, PALE_VERMILLION, NOTHING = "#5BA5CF", "#E6935B", "#F4F4F4"  # ends and middle of a scale under black text

@@ -74,7 +74,7 @@ def make_optimizers(method: LatentMethod, config: TrainConfig) -> list[torch.opt
         paces = {name: method.pace(name) for name, _ in named}
         groups = [
             {"params": [p for name, p in named if paces[name] == one], "lr": lr * one, "peak": lr * one}
-            for one in sorted(set(paces.values()), reverse=True)
+            for one in sorted(set(paces.values()) or {1.0}, reverse=True)  # nothing to train is said elsewhere
         ]
         return [torch.optim.AdamW(groups, lr=lr, weight_decay=config.weight_decay)]
     chosen = {id(p) for p in matrices}
