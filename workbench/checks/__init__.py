@@ -4,6 +4,7 @@ A kind is a method's public code; its file holds inputs and what that code makes
 
     lta_parity   LTA-Thinker's generator, losses and gradients
     lt_tuning    LT-Tuning's fusion, places of marks, loss and answers
+    latent_sft   Latent-SFT's rows, masks, mixtures, losses and latents
     parts        files of several parts and cases, and how differences are judged
     models       small language models with the weights of a file
     official     LTA-Thinker's published checkpoints, read and written
@@ -32,6 +33,7 @@ class Kind(NamedTuple):
 KINDS = {
     "lta-parity": Kind("LTA-Thinker's generator, losses and gradients", ".lta_parity", "lta_parity_file"),
     "lt-tuning": Kind("LT-Tuning's fusion, places of marks, loss and answers", ".lt_tuning", "lt_tuning"),
+    "latent-sft": Kind("Latent-SFT's rows, masks, mixtures, losses and latents", ".latent_sft", "latent_sft"),
 }
 
 
