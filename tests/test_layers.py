@@ -26,7 +26,7 @@ ALLOWED = {
     "config": "files",
     "tasks": "config files",
     "backbone": "config files places",
-    "methods": "config tasks backbone",
+    "methods": "config files tasks backbone",
     "store": "files",
     "analysis": "files tasks backbone store",  # of tasks and backbone: names of types, for lens
     "runs": "config files places backbone methods",

@@ -116,7 +116,7 @@ class _Laid:
 
     @cached_property
     def seen(self) -> list[Bool[Tensor, "query key"]]:
-        """For leaves that read more: of each row which of its places, then of its leaves', each place of a leaf reads."""
+        """For leaves that read more: which of its row's places, then of the leaves', each place of a leaf reads."""
         found = []
         for own, first, last, length in zip(self.leaf, self.first, self.last, self.lengths, strict=True):
             number = own[own >= 0].sort().values

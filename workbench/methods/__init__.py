@@ -7,7 +7,7 @@
     assistant   a language model beside the backbone that reads the question
 
 Every other file holds methods. All are imported here, so that what stands in one is registered: nothing names them.
-Imports config, tasks and backbone.
+Imports config, files, tasks and backbone.
 """
 
 from importlib import import_module

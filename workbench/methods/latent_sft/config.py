@@ -21,7 +21,7 @@ class LatentSFTConfig:
     """What reads words in the encoder's states: the decoder's output head, or (as published) its input embeddings. One
     and the same where the two are tied."""
     encoder_positions: Literal["leaf", "physical"] = "leaf"
-    """Whether compress slots take places of their own (physical, as published), or the text is as if there were none."""
+    """Whether the encoder's slots take places (physical, as published), or the text stands as if without them."""
     thought: Literal["superposition", "hidden"] = "superposition"
     """What a latent is: the mean embedding of its words, or (a control) the state that they are read in."""
     induction_mask: bool = True
@@ -32,7 +32,7 @@ class LatentSFTConfig:
     """Which words can be mixed: not padding nor rows without a token, nor, by the encoder, the end mark's first; or (as
     published) all."""
     marks: Literal["own", "published"] = "own"
-    """Marks around the latents: those of the tokenizer where it has some, or <think> and </think> spelled in its words."""
+    """Marks around the latents: those of the tokenizer, where it has some, or <think> and </think> in its words."""
     loss_mean: Literal["token", "segment"] = "token"
     """Likelihood as a mean over tokens (as in the code), or over segments, the answer being one (as in the paper)."""
     kl_weight: float = 1.0

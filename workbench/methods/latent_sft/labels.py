@@ -106,7 +106,7 @@ def _checked(
         name = prompt.example.id
         k = at.get(name)
         if k is None:
-            raise ValueError(f"the labels in {path} have none for example {shown(name)!r}; make them for these examples")
+            raise ValueError(f"the labels in {path} lack example {shown(name)!r}; make them for these examples")
         if about["chains"][k] != _chain_digest(prompt):
             raise ValueError(
                 f"the labels in {path} for example {shown(name)!r} are of another question or chain; make them again"

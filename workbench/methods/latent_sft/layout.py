@@ -90,9 +90,7 @@ def encoder_layout(
     return Layout(ids, kind, segment, places, torch.full_like(ids, UNLABELLED), SLOT)
 
 
-def decoder_layout(
-    prompt: Int[Tensor, "_"], chain: Int[Tensor, "_"], closing: Int[Tensor, "_"], ratio: int
-) -> Layout:
+def decoder_layout(prompt: Int[Tensor, "_"], chain: Int[Tensor, "_"], closing: Int[Tensor, "_"], ratio: int) -> Layout:
     """What the decoder reads in the first three legs: latents where they are at test, each text counted on from its
     latent. Labels are the segments from the second on, and all of the closing."""
     parts = segments(chain, ratio)

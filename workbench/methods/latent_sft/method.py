@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ...backbone import Backbone, Completion, Decoding, likelihood
 from ...backbone.attention import shareable
@@ -129,7 +130,7 @@ class LatentSFT(LatentMethod):
             value = torch.cat(losses).mean()
         return Losses(value, {"likelihood": value})
 
-    def supervision(self, prompts: Sequence[Prompt], vectors: Sequence[Float[Tensor, "slot feature"]]) -> Losses:
+    def supervision(self, prompts: Sequence[Prompt], vectors: Sequence[Float[Tensor, "_ feature"]]) -> Losses:
         """Negative log-likelihood of each segment behind its latent, and of end mark and answer behind all latents.
 
         `segments` and `closing` are what the two add to it.
@@ -149,12 +150,12 @@ class LatentSFT(LatentMethod):
         kinds = [own.kind[at] == own.leaf for own, at in zip(layouts, places, strict=True)]
         text = torch.cat(kinds)
         if self.config.loss_mean == "token":
-            return torch.full((len(text),), 1 / len(text)), text
+            return torch.full((len(text),), 1 / len(text), dtype=torch.float64), text
         found = []
         for own, at in zip(layouts, places, strict=True):
             number = torch.where(own.kind[at] == own.leaf, own.segment[at], int(own.segment.max()))
             sizes = number.bincount()[number]
-            found.append(1 / (sizes * len(own.slots) * len(layouts)))
+            found.append(1 / (sizes * len(own.slots) * len(layouts)).double())
         return torch.cat(found), text
 
     def imitation(self, prompts: Sequence[Prompt], labels: Sequence[dict[str, Tensor]]) -> Losses:
@@ -165,12 +166,10 @@ class LatentSFT(LatentMethod):
         """
         labels = [self._noised(p, own) for p, own in zip(prompts, labels, strict=True)]
         vectors = self.vectors(labels)
-        layouts = [
-            latent_layout(p.before, len(own), _closing(p)) for p, own in zip(prompts, vectors, strict=True)
-        ]
+        layouts = [latent_layout(p.before, len(own), _closing(p)) for p, own in zip(prompts, vectors, strict=True)]
         states = self.states(self.backbone, layouts, vectors, masked=False)
         counts = [len(own) for own in vectors]
-        slots = torch.cat([own[at.to(own.device) - 1] for own, at in zip(states, (o.slots for o in layouts), strict=True)])
+        slots = torch.cat([own[at.slots.to(own.device) - 1] for own, at in zip(states, layouts, strict=True)])
         tokens, weights = (torch.cat([own[key] for own in labels]).to(slots.device) for key in ("tokens", "weights"))
         each = self._kl(slots, tokens, weights)
         kl = _mean_of_means(each, counts)
@@ -210,7 +209,7 @@ class LatentSFT(LatentMethod):
     def _nll(self, states: Float[Tensor, "label feature"], wanted: Int[Tensor, "label"]) -> Float[Tensor, "label"]:
         head = self.backbone.model.get_output_embeddings()
         if self.backbone.full_logits:  # the plain way
-            return torch.nn.functional.cross_entropy(head(states).float(), wanted, reduction="none")
+            return F.cross_entropy(head(states).float(), wanted, reduction="none")
         return label_losses(states, wanted, head)
 
     def _kl(self, states: Tensor, tokens: Tensor, weights: Tensor) -> Float[Tensor, "slot"]:
@@ -246,7 +245,7 @@ class LatentSFT(LatentMethod):
         published = self.config.readout == "input-embedding"
         matrix = self.backbone.table if published else head.weight
         bias = None if published or head.bias is None else head.bias.detach()
-        return torch.nn.functional.linear(states.to(matrix.dtype), matrix.detach(), bias)
+        return F.linear(states.to(matrix.dtype), matrix.detach(), bias)
 
     def unusable(self, after: Int[Tensor, "_"] | None = None) -> Bool[Tensor, "vocabulary"] | None:
         """Words that are not mixed; with `after`, the end mark's first token among them."""
@@ -276,7 +275,7 @@ class LatentSFT(LatentMethod):
         kept = ("tokens", "weights", "vectors") if self.config.thought == "hidden" else ("tokens", "weights")
         return [{name: own[name].cpu() for name in kept} for own in found]
 
-    def vectors(self, labels: Sequence[dict[str, Tensor]]) -> list[Float[Tensor, "slot feature"]]:
+    def vectors(self, labels: Sequence[dict[str, Tensor]]) -> list[Float[Tensor, "_ feature"]]:
         """The latents that are read, of each chain."""
         counts = [len(own["tokens"]) for own in labels]
         if self.config.thought == "hidden":
@@ -285,8 +284,8 @@ class LatentSFT(LatentMethod):
         return list(mixed(self.backbone, tokens, weights).split(counts))
 
     def states(
-        self, model: Backbone, layouts: Sequence[Layout], slots: Sequence[Float[Tensor, "slot feature"]], masked: bool
-    ) -> Sequence[Float[Tensor, "place feature"]]:
+        self, model: Backbone, layouts: Sequence[Layout], slots: Sequence[Float[Tensor, "_ feature"]], masked: bool
+    ) -> Sequence[Float[Tensor, "_ feature"]]:
         """States of each place of the rows, with these vectors in their slots; `masked`: by the masks of `layout`,
         else causal.
 
@@ -365,7 +364,7 @@ class LatentSFT(LatentMethod):
     def answer(
         self, prompts: Sequence[Prompt], thoughts: Thoughts, decoding: Decoding, *, draws: int = 1, seed: int = 0
     ) -> list[list[list[Completion]]]:
-        """Answers behind the end mark, which is forced whole; behind the begin mark where chains are written as text."""
+        """Answers behind the end mark, which is forced whole; chains as text behind the begin mark."""
         if self._says_chains:
             prompts = [replace(p, after=p.after[:0]) for p in prompts]
         return super().answer(prompts, thoughts, decoding, draws=draws, seed=seed)
@@ -407,5 +406,5 @@ def _ended(state: State, ends: Int[Tensor, "prompt"]) -> Bool[Tensor, "row"]:
 def _mean_of_means(values: Float[Tensor, "value"], counts: Sequence[int]) -> Float[Tensor, ""]:
     """Mean over rows of each row's mean; one without values counts 0."""
     sizes = torch.tensor(list(counts))
-    scale = (1 / (sizes.clamp(min=1) * len(sizes))).repeat_interleave(sizes)
+    scale = (1 / (sizes.clamp(min=1) * len(sizes)).double()).repeat_interleave(sizes)
     return (values * scale.to(values)).sum()

@@ -1,6 +1,6 @@
 """A thought as a superposition of words: which and how heavy, with what noise, and how far from what was taught.
 
-    u = R h          I = the K largest of u          w = softmax(u_I)          z = sum_I w_v embedding(v)
+u = R h          I = the K largest of u          w = softmax(u_I)          z = sum_I w_v embedding(v)
 """
 
 from typing import cast
