@@ -8,6 +8,7 @@ A kind is a method's public code; its file holds inputs and what that code makes
     parts        files of several parts and cases, and how differences are judged
     models       small language models with the weights of a file
     official     LTA-Thinker's published checkpoints, read and written
+    published    Latent-SFT's published models, read
 
 Imports config, files, tasks, backbone and methods.
 """
@@ -18,8 +19,9 @@ from typing import NamedTuple
 
 from ..config import choose
 from .parts import Parity
+from .published import import_latent_sft
 
-__all__ = ["KINDS", "Parity", "check"]
+__all__ = ["KINDS", "Parity", "check", "import_latent_sft"]
 
 
 class Kind(NamedTuple):
