@@ -531,3 +531,17 @@ def test_a_model_fine_tuned_on_chains_writes_them(tiny, task):
 def test_settings_that_cannot_be_are_one_sentence(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         LatentSFTConfig(**options)
+
+
+def test_reference_latents_of_other_chains_stand_behind_their_pieces(tiny, task):
+    method = taught(tiny(), ratio=2)
+    batch = prompts(method, task, 2)
+    gold = [list(torch.cat(p.steps).split(2)) for p in batch]
+    for own, wanted in zip(method.encoded_pieces(batch, gold), method.encoded(batch), strict=True):
+        assert torch.equal(own["weights"], wanted["weights"])
+    chain = torch.cat(batch[0].steps)
+    uneven = [chain[:1], chain[1:6], chain[6:]]
+    (own,) = method.encoded_pieces(batch[:1], [uneven])
+    alone = method.encoded_pieces(batch[:1], [[chain[:1], chain[1:6]]])[0]
+    assert len(own["weights"]) == 3
+    torch.testing.assert_close(own["weights"][:2], alone["weights"])

@@ -10,6 +10,7 @@ Every place has a kind and the number of its segment. Masks come from these two 
     supervision   P reads P; Z reads P and Z; F reads P, Z and F; the text behind Z_i reads Z_i and itself
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -80,11 +81,20 @@ def encoder_layout(
 ) -> Layout:
     """What the encoder reads. Positions "leaf": text as if there were no slots, a slot where the next token stands;
     "physical": places as they are."""
-    pieces = [(prompt, PROMPT, 0)]
-    for number, segment in enumerate(segments(chain, ratio)):
-        pieces += [(segment, TEXT, number), (segment.new_full((1,), LATENT), SLOT, number)]
-    pieces.append((end, CLOSING, 0))
-    ids, kind, segment = _together(pieces)
+    return pieces_layout(prompt, segments(chain, ratio), end, positions)
+
+
+def pieces_layout(
+    prompt: Int[Tensor, "_"],
+    pieces: Sequence[Int[Tensor, "_"]],
+    end: Int[Tensor, "_"],
+    positions: Literal["leaf", "physical"] = "leaf",
+) -> Layout:
+    """The same with a slot behind each of these pieces of the chain, which may be of any length."""
+    placed = [(prompt, PROMPT, 0)]
+    for number, piece in enumerate(pieces):
+        placed += [(piece, TEXT, number), (piece.new_full((1,), LATENT), SLOT, number)]
+    ids, kind, segment = _together([*placed, (end, CLOSING, 0)])
     text = (kind != SLOT).long().cumsum(0)
     places = torch.arange(len(ids)) if positions == "physical" else torch.where(kind == SLOT, text, text - 1)
     return Layout(ids, kind, segment, places, torch.full_like(ids, UNLABELLED), SLOT)

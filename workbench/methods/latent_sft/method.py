@@ -22,7 +22,7 @@ from ..mixtures import mixed
 from ..trained import trained_copy
 from .config import PRESETS, LatentSFTConfig
 from .labels import read_labels
-from .layout import Layout, decoder_layout, encoder_layout, latent_layout
+from .layout import Layout, decoder_layout, latent_layout, pieces_layout, segments
 from .superposition import divergence, divergences, noised, superposed
 
 COT, ENCODER, DECODER, UNION, LAST = "chain of thought", "encoder", "decoder", "encoder and decoder", "latents"
@@ -222,11 +222,19 @@ class LatentSFT(LatentMethod):
 
     def encoded(self, prompts: Sequence[Prompt]) -> list[dict[str, Tensor]]:
         """Of each chain the words and weights of its latents, [slot, component], and the states they are read in."""
+        chains = [_chain(p) for p in prompts]
+        return self.encoded_pieces(prompts, [segments(chain, self.config.ratio) for chain in chains])
+
+    def encoded_pieces(
+        self, prompts: Sequence[Prompt], pieces: Sequence[Sequence[Int[Tensor, "_"]]]
+    ) -> list[dict[str, Tensor]]:
+        """The same with a latent behind each of these pieces, such as those of another chain than the gold one."""
         config, encoder = self.config, self.encoder
         if encoder is None:
             raise ValueError("there is no encoder to make labels; give a file of them (labels), or have an encoder")
         layouts = [
-            encoder_layout(p.before, _chain(p), p.after, config.ratio, config.encoder_positions) for p in prompts
+            pieces_layout(p.before, own, p.after, config.encoder_positions)
+            for p, own in zip(prompts, pieces, strict=True)
         ]
         slots = [self.compress.to(encoder.table.dtype).expand(len(own.slots), -1) for own in layouts]
         states = self.states(encoder, layouts, slots, config.induction_mask)
