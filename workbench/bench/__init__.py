@@ -12,11 +12,12 @@ from .generation import collecting, generation, queueing, writing_thoughts
 from .machine import Timer, copy_rate, description, matrix_rate
 from .models import eight_billion, mid_size
 from .results import load, parts, ratio_table, shipped, ways
+from .superpositions import training_latents
 from .training import Shape, training, training_thoughts
 
 __all__ = [
     "bench", "collecting", "description", "diagnostics", "generation", "load", "mid_size", "parts", "queueing",
-    "ratio_table", "shipped", "tables", "training", "training_thoughts", "ways", "writing_thoughts",
+    "ratio_table", "shipped", "tables", "training", "training_latents", "training_thoughts", "ways", "writing_thoughts",
 ]  # fmt: skip
 
 Part = Literal["training", "generation", "diagnostics"]
@@ -55,6 +56,7 @@ def bench(
         shape, size = (ARITH, 32) if backbone is None else (Shape(), 8)
         found["training"] = training(own, shape, batch_size=size, repeats=repeats, timer=timer, compile=compile)
         found["training"]["thoughts"] = training_thoughts(own, shape, repeats=repeats, timer=timer)
+        found["training"]["latents"] = training_latents(own, shape, repeats=repeats, timer=timer)
         if other is not None:
             found["training"][random] = training(
                 other, Shape(), batch_size=4, repeats=repeats, timer=timer, compile=compile

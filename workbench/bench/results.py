@@ -15,6 +15,10 @@ MEASURES = {  # what a part says in one number, and how it is read
     "speedup_full": "times as fast, from the second epoch on",
     "speedup_queue": "times as fast, from a queue",
     "speedup_compiled": "times as fast, compiled",
+    "speedup_leaves": "times as fast, masks as leaves",
+    "speedup_labels": "times as fast, labels kept",
+    "speedup_supervised": "times as fast, logits where asked",
+    "speedup_bag": "times as fast, mixing by bag",
     "over_floor": "times the floor",
     "over_floor_compiled": "times the floor, compiled",
     "over_generate": "times writing alone",
@@ -24,7 +28,7 @@ MEASURES = {  # what a part says in one number, and how it is read
     "seconds": "seconds",
     "peak_gb": "GB at most",
 }
-INNER = ("mid_size", "eight_billion", "queue", "thoughts")  # parts of a part
+INNER = ("mid_size", "eight_billion", "queue", "thoughts", "latents")  # parts of a part
 TIMES = ("median", "low", "high")  # seconds that every way has
 RATIOS = ("speedup", "over_floor", "over_generate")  # columns of `ways`, missing where a way has none
 

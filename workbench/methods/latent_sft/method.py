@@ -138,7 +138,7 @@ class LatentSFT(LatentMethod):
         layouts = [decoder_layout(p.before, _chain(p), _closing(p), self.config.ratio) for p in prompts]
         states = self.states(self.backbone, layouts, vectors, self.config.supervision_mask)
         places = [(own.labels != UNLABELLED).nonzero()[:, 0] for own in layouts]
-        known = torch.cat([own[at.to(own.device) - 1] for own, at in zip(states, places, strict=True)])
+        known = self._before(states, places)
         wanted = torch.cat([own.labels[at] for own, at in zip(layouts, places, strict=True)]).to(known.device)
         losses, (weights, text) = self._nll(known, wanted), self._counts(layouts, places)
         weighed = losses * weights.to(losses)
@@ -169,11 +169,11 @@ class LatentSFT(LatentMethod):
         layouts = [latent_layout(p.before, len(own), _closing(p)) for p, own in zip(prompts, vectors, strict=True)]
         states = self.states(self.backbone, layouts, vectors, masked=False)
         counts = [len(own) for own in vectors]
-        slots = torch.cat([own[at.slots.to(own.device) - 1] for own, at in zip(states, layouts, strict=True)])
+        slots = self._before(states, [own.slots for own in layouts])
         tokens, weights = (torch.cat([own[key] for own in labels]).to(slots.device) for key in ("tokens", "weights"))
         each = self._kl(slots, tokens, weights)
         kl = _mean_of_means(each, counts)
-        closing = torch.cat([own[-len(_closing(p)) - 1 : -1] for own, p in zip(states, prompts, strict=True)])
+        closing = self._before(states, [(own.labels != UNLABELLED).nonzero()[:, 0] for own in layouts])
         wanted = torch.cat([_closing(p) for p in prompts]).to(slots.device)
         nll, sizes = self._nll(closing, wanted), [len(_closing(p)) for p in prompts]
         starts = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(nll.device)
@@ -184,7 +184,9 @@ class LatentSFT(LatentMethod):
         parts = {"kl": kl, "likelihood": text, "exit": exits.mean()}
         parts["target_entropy"] = _mean_of_means(torch.special.entr(weights.float()).sum(-1), counts)
         if self.config.thought == "hidden":
-            parts["state"] = self._state_error(slots, torch.cat([own["vectors"] for own in labels]), counts)
+            at = [own.slots for own in layouts]
+            before = torch.cat([own[place.to(own.device) - 1] for own, place in zip(states, at, strict=True)])
+            parts["state"] = self._state_error(before, torch.cat([own["vectors"] for own in labels]), counts)
             total = total + self.config.kl_weight * parts["state"]
         return Losses(total, parts)
 
@@ -206,17 +208,23 @@ class LatentSFT(LatentMethod):
         own = noised(weights.cpu(), labels["tokens"].cpu(), gumbel, config.noise_scale, config.noise_temperature, end)
         return labels | {"weights": own}
 
-    def _nll(self, states: Float[Tensor, "label feature"], wanted: Int[Tensor, "label"]) -> Float[Tensor, "label"]:
-        head = self.backbone.model.get_output_embeddings()
-        if self.backbone.full_logits:  # the plain way
-            return F.cross_entropy(head(states).float(), wanted, reduction="none")
-        return label_losses(states, wanted, head)
+    def _before(self, states: Sequence[Float[Tensor, "_ feature"]], places: Sequence[Tensor]) -> Float[Tensor, "_ _"]:
+        """States of the places before these, all rows' together; with `full_logits`, the plain way, their logits, taken
+        out of those of all places."""
+        if self.backbone.full_logits:
+            head: Any = self.backbone.model.get_output_embeddings()
+            states = head(torch.cat(list(states))).split([len(own) for own in states])
+        return torch.cat([own[at.to(own.device) - 1] for own, at in zip(states, places, strict=True)])
 
-    def _kl(self, states: Tensor, tokens: Tensor, weights: Tensor) -> Float[Tensor, "slot"]:
-        head = self.backbone.model.get_output_embeddings()
-        if self.backbone.full_logits:  # the plain way
-            return divergence(head(states), tokens, weights)
-        return divergences(states, tokens, weights, head)
+    def _nll(self, known: Float[Tensor, "label _"], wanted: Int[Tensor, "label"]) -> Float[Tensor, "label"]:
+        if self.backbone.full_logits:
+            return F.cross_entropy(known.float(), wanted, reduction="none")
+        return label_losses(known, wanted, self.backbone.model.get_output_embeddings())
+
+    def _kl(self, known: Float[Tensor, "slot _"], tokens: Tensor, weights: Tensor) -> Float[Tensor, "slot"]:
+        if self.backbone.full_logits:
+            return divergence(known, tokens, weights)
+        return divergences(known, tokens, weights, self.backbone.model.get_output_embeddings())
 
     # -- the encoder ---------------------------------------------------------------------------------------------------
 
