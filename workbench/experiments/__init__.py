@@ -30,6 +30,7 @@ EXPERIMENTS = {  # name -> file in this folder
     "transfer": "transfer",
     "compare": "compare",
     "lt-tuning": "lt_tuning",
+    "latent-sft": "latent_sft",
 }
 
 
