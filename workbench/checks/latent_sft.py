@@ -1,7 +1,6 @@
 """Latent-SFT's arithmetic against numbers of its public code: rows, masks, mixtures, noise, losses, latent loop."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from ..methods.latent_sft import (
     noised,
     superposed,
 )
-from ..methods.mixtures import mixed
+from ..methods.mixtures import mean_rows
 from ..tasks import Example
 from .models import language_model
 from .parts import Case, Parity, Parts
@@ -72,23 +71,10 @@ def _layout(case: Case) -> None:
     case.compare("stage2_labels", latent.labels)
 
 
-class _Table(nn.Module):
-    """What mixing needs of a backbone, with a case's own embeddings."""
-
-    def __init__(self, table: Tensor):
-        super().__init__()
-        self.embedding = nn.Embedding(*table.shape, _weight=table)
-        self.table, self.device, self.model = table, table.device, self
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embedding
-
-
 def _mixture(case: Case) -> None:
     hidden, table = case.numbers("hidden", "N", "d").requires_grad_(), case.numbers("embedding", "V", "d")
     tokens, weights = superposed(hidden @ table.T, case.whole("components", 1))
-    backbone: Any = _Table(table)
-    vectors = mixed(backbone, tokens, weights)
+    vectors = mean_rows(table, tokens, weights)
     case.compare("tokens", tokens)
     case.compare("weights", weights)
     case.compare("vectors", vectors)

@@ -63,15 +63,22 @@ def mixed(
 ) -> Float[Tensor, "*rows feature"]:
     """The weighted mean of the tokens' embeddings, summed in float32 at least, in the table's precision.
 
-    Of a plain table in such precision the rows are never laid side by side (`embedding_bag`); it gets no gradient.
+    Of a plain table in such precision the rows are never laid side by side (`mean_rows`). Embeddings get no gradient.
     """
     reader, wide = backbone.model.get_input_embeddings(), torch.promote_types(backbone.table.dtype, torch.float32)
     tokens, weights = tokens.to(backbone.device).clamp(min=0), weights.to(backbone.device, wide)
     if type(reader) is nn.Embedding and reader.weight.dtype == wide and tokens.shape[-1]:
-        table, width = reader.weight.detach(), tokens.shape[-1]
-        rows = F.embedding_bag(
-            tokens.reshape(-1, width), table, per_sample_weights=weights.reshape(-1, width), mode="sum"
-        )
-        return rows.view(*tokens.shape[:-1], table.shape[1])
+        return mean_rows(reader.weight.detach(), tokens, weights)
     embeds = backbone.embed(tokens).detach()
     return (weights[..., None] * embeds.to(wide)).sum(-2).to(embeds.dtype)
+
+
+def mean_rows(
+    table: Float[Tensor, "vocabulary feature"],
+    tokens: Int[Tensor, "*rows component"],
+    weights: Float[Tensor, "*rows component"],
+) -> Float[Tensor, "*rows feature"]:
+    """The weighted sum of rows of a table; gradients reach the weights."""
+    count = tokens.shape[-1]
+    rows = F.embedding_bag(tokens.reshape(-1, count), table, per_sample_weights=weights.reshape(-1, count), mode="sum")
+    return rows.view(*tokens.shape[:-1], table.shape[1])
