@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def task() -> Task:
 
 
 def taught(backbone: Backbone, **options) -> LatentSFT:
-    own = {"lora_rank": 0, "max_latents": 6} | options
+    own: dict[str, Any] = {"lora_rank": 0, "max_latents": 6} | options
     method = build("latent-sft", backbone, LatentSFTConfig(**own), seed=1).eval()
     assert isinstance(method, LatentSFT)
     return method
@@ -331,6 +332,18 @@ def test_the_plain_way_is_the_same(tiny, task):
     torch.testing.assert_close(torch.stack(fast), torch.stack(slow), atol=1e-6, rtol=1e-6)
 
 
+def test_a_segment_may_read_the_first_token_too(tiny, task):
+    layout = decoder_layout(ids(1, 2), ids(3, 4, 5), ids(6), 2, sink=True)
+    assert layout.reads()[3].tolist() == [True, False, True, True, False, False]
+    plain_one, sunk = taught(tiny()), taught(tiny(), supervision_sink="first-token")
+    batch = prompts(sunk, task)
+    found = sunk.loss(batch, UNION)
+    assert found.parts["closing"].item() == pytest.approx(
+        plain_one.loss(batch, UNION).parts["closing"].item(), rel=1e-5
+    )
+    assert abs(found.parts["segments"] - plain_one.loss(batch, UNION).parts["segments"]) > 1e-3
+
+
 def test_a_mean_over_segments_gives_each_segment_one_vote(tiny, task):
     method = taught(tiny(), loss_mean="segment", ratio=3)
     batch = prompts(method, task)
@@ -388,7 +401,7 @@ def test_one_noise_is_read_and_taught_and_is_that_of_the_visit(tiny, task, monke
     wanted = torch.stack([plain_imitation(method, p, own)[0].mean() for p, own in zip(batch, read[0], strict=True)])
     torch.testing.assert_close(found, wanted.mean())
     torch.manual_seed(6)
-    assert torch.equal(method.loss(batch[1:2] + batch[:1], LAST).parts["kl"] * 0, found * 0)
+    assert torch.equal(method.loss([batch[1], batch[0]], LAST).parts["kl"] * 0, found * 0)
     torch.testing.assert_close(read[1][1]["weights"], read[0][0]["weights"])  # whoever else is in the batch
     method.begin_epoch(LAST, 4)
     method.loss(batch, LAST)

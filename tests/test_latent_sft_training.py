@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from workbench.methods.latent_sft import LatentSFT, LatentSFTConfig, labels, rea
 from workbench.tasks import Task, load_task
 from workbench.training.loop import TrainConfig, train
 
-NO_ENCODER = {"encoder": False, "encoder_share": 0.0, "union_share": 0.0, "decoder_share": 0.0}
+NO_ENCODER: dict[str, Any] = {"encoder": False, "encoder_share": 0.0, "union_share": 0.0, "decoder_share": 0.0}
 BUDGET = TrainConfig(examples=8, epochs=4, batch_size=4, optimizer="adamw", lr=1e-2, probe_examples=2, probe_every=99)
 
 
@@ -28,7 +29,8 @@ def task() -> Task:
 
 
 def taught(backbone: Backbone, **options) -> LatentSFT:
-    method = build("latent-sft", backbone, LatentSFTConfig(**({"lora_rank": 0, "max_latents": 4} | options)), seed=1)
+    own: dict[str, Any] = {"lora_rank": 0, "max_latents": 4} | options
+    method = build("latent-sft", backbone, LatentSFTConfig(**own), seed=1)
     assert isinstance(method, LatentSFT)
     return method.eval()
 

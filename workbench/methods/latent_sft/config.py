@@ -28,6 +28,8 @@ class LatentSFTConfig:
     """Nobody reads a compress slot but itself; without (a control) the encoder is plainly causal."""
     supervision_mask: bool = True
     """A segment reads its latent alone, the answer no segment; without (a control) the decoder is plainly causal."""
+    supervision_sink: Literal["none", "first-token"] = "none"
+    """Whether a segment reads the row's first token too, on which much attention of many models rests."""
     words: Literal["usable", "all"] = "usable"
     """Which words can be mixed: not padding nor rows without a token, nor, by the encoder, the end mark's first; or (as
     published) all."""
@@ -55,6 +57,9 @@ class LatentSFTConfig:
     """The same for both together."""
     latent_share: float = 0.5
     """The same for the last leg, in which the decoder learns to think by itself."""
+    encoder_rate: float = 1.0
+    """Learning rate of the legs in which the encoder learns over that of the others: a fast encoder forgets to tell
+    words apart before the decoder has learned to read them."""
     latent_rate: float = 1.0
     """Learning rate of the last leg over that of the others."""
     encoder: bool = True
@@ -77,7 +82,10 @@ class LatentSFTConfig:
         allowed(self)
         bounded(self, ratio=(1, 4096), components=(1, 1e6), max_latents=(1, 1e6), lora_rank=(0, 4096))
         bounded(self, lora_alpha=(1e-6, math.inf), noise_scale=(0, 1e6), noise_temperature=(1e-6, 1e6))
-        bounded(self, **dict.fromkeys(("kl_weight", "likelihood_weight", "exit_weight", "latent_rate"), (0, 1e6)))
+        bounded(
+            self,
+            **dict.fromkeys(("kl_weight", "likelihood_weight", "exit_weight", "encoder_rate", "latent_rate"), (0, 1e6)),
+        )
         bounded(self, **dict.fromkeys(SHARES, (0, 1e6)))
         if not any(getattr(self, name) for name in SHARES):
             raise ValueError(f"{', '.join(SHARES)} are all 0, which leaves no leg to train; give one of them a share")

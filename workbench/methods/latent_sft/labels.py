@@ -130,7 +130,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     for name, value in sorted(tensors.items()):
         plain = value.detach().cpu().contiguous()
         found.update(f"{name} {plain.dtype} {tuple(plain.shape)}".encode())
-        found.update(memoryview(plain.reshape(-1).view(torch.uint8).numpy()))
+        found.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

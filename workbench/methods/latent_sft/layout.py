@@ -38,6 +38,7 @@ class Layout:
     positions: Int[Tensor, "place"]
     labels: Int[Tensor, "place"]
     leaf: int
+    sink: bool = False  # whether the decoder's text reads the first place too
 
     @property
     def slots(self) -> Int[Tensor, "slot"]:
@@ -53,6 +54,8 @@ class Layout:
             return before & ((self.kind != SLOT) | same)
         text, slot = self.kind == TEXT, self.kind == SLOT
         own = (text | slot) & (self.segment == segment)  # the latent and the text behind it
+        if self.sink:
+            own = own | (place == 0)
         return before & torch.where(kind == TEXT, own, ~text)
 
     def leafy(self, vectors: Tensor) -> Leafy:
@@ -100,7 +103,9 @@ def pieces_layout(
     return Layout(ids, kind, segment, places, torch.full_like(ids, UNLABELLED), SLOT)
 
 
-def decoder_layout(prompt: Int[Tensor, "_"], chain: Int[Tensor, "_"], closing: Int[Tensor, "_"], ratio: int) -> Layout:
+def decoder_layout(
+    prompt: Int[Tensor, "_"], chain: Int[Tensor, "_"], closing: Int[Tensor, "_"], ratio: int, sink: bool = False
+) -> Layout:
     """What the decoder reads in the first three legs: latents where they are at test, each text counted on from its
     latent. Labels are the segments from the second on, and all of the closing."""
     parts = segments(chain, ratio)
@@ -116,7 +121,7 @@ def decoder_layout(prompt: Int[Tensor, "_"], chain: Int[Tensor, "_"], closing: I
     begin = torch.where(kind == SLOT, place, 0).cummax(0).values
     positions = torch.where(kind == TEXT, row + place - begin, row)
     labels = torch.where((kind == TEXT) | (kind == CLOSING), ids, UNLABELLED)
-    return Layout(ids, kind, segment, positions, labels, TEXT)
+    return Layout(ids, kind, segment, positions, labels, TEXT, sink)
 
 
 def latent_layout(prompt: Int[Tensor, "_"], count: int, closing: Int[Tensor, "_"]) -> Layout:

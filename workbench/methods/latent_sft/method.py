@@ -72,9 +72,10 @@ class LatentSFT(LatentMethod):
         config = self.config
         shares = {COT: config.cot_share, ENCODER: config.encoder_share, DECODER: config.decoder_share,
                   UNION: config.union_share, LAST: config.latent_share}  # fmt: skip
-        whole = sum(shares.values())
+        whole, rates = sum(shares.values()), {ENCODER: config.encoder_rate, UNION: config.encoder_rate}
+        rates[LAST] = config.latent_rate
         return tuple(
-            Stage(name, share / whole, "stage", config.latent_rate if name == LAST else 1.0, LEARNS[name])
+            Stage(name, share / whole, "stage", rates.get(name, 1.0), LEARNS[name])
             for name, share in shares.items()
             if share
         )
@@ -135,7 +136,8 @@ class LatentSFT(LatentMethod):
 
         `segments` and `closing` are what the two add to it.
         """
-        layouts = [decoder_layout(p.before, _chain(p), _closing(p), self.config.ratio) for p in prompts]
+        ratio, sink = self.config.ratio, self.config.supervision_sink == "first-token"
+        layouts = [decoder_layout(p.before, _chain(p), _closing(p), ratio, sink) for p in prompts]
         states = self.states(self.backbone, layouts, vectors, self.config.supervision_mask)
         places = [(own.labels != UNLABELLED).nonzero()[:, 0] for own in layouts]
         known = self._before(states, places)
@@ -305,7 +307,8 @@ class LatentSFT(LatentMethod):
         """States of each place of the rows, with these vectors in their slots; `masked`: by the masks of `layout`,
         else causal.
 
-        Masked rows are read as rows with leaves; `Backbone.padded` chooses the plain way, masks of [place, place].
+        Masked rows are read as rows with leaves, unless those have a sink; `Backbone.padded` chooses the plain way,
+        masks of [place, place].
         """
         embeds = model.embed_each([own.ids.clamp(min=0) for own in layouts])
         rows = [
@@ -314,7 +317,7 @@ class LatentSFT(LatentMethod):
         ]
         if not masked:
             return likelihood.states(model, rows, positions=None)
-        if shareable(model.model) and not self.backbone.padded:
+        if shareable(model.model) and not self.backbone.padded and not layouts[0].sink:
             return leafy_states(model.model, [own.leafy(row) for own, row in zip(layouts, rows, strict=True)])
         reads, positions = [own.reads() for own in layouts], [own.positions for own in layouts]
         return likelihood.states(model, rows, reads=reads, positions=positions)
