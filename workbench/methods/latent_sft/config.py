@@ -20,6 +20,9 @@ class LatentSFTConfig:
     readout: Literal["lm-head", "input-embedding"] = "lm-head"
     """What reads words in the encoder's states: the decoder's output head, or (as published) its input embeddings. One
     and the same where the two are tied."""
+    temperature: float = 1.0
+    """Of the softmax over the encoder's words: above 1 for a model that is so sure of its words that one alone is left
+    and no gradient reaches the encoder."""
     encoder_positions: Literal["leaf", "physical"] = "leaf"
     """Whether the encoder's slots take places (physical, as published), or the text stands as if without them."""
     thought: Literal["superposition", "hidden"] = "superposition"
@@ -81,7 +84,13 @@ class LatentSFTConfig:
     def __post_init__(self) -> None:
         allowed(self)
         bounded(self, ratio=(1, 4096), components=(1, 1e6), max_latents=(1, 1e6), lora_rank=(0, 4096))
-        bounded(self, lora_alpha=(1e-6, math.inf), noise_scale=(0, 1e6), noise_temperature=(1e-6, 1e6))
+        bounded(
+            self,
+            lora_alpha=(1e-6, math.inf),
+            noise_scale=(0, 1e6),
+            noise_temperature=(1e-6, 1e6),
+            temperature=(1e-6, 1e6),
+        )
         bounded(
             self,
             **dict.fromkeys(("kl_weight", "likelihood_weight", "exit_weight", "encoder_rate", "latent_rate"), (0, 1e6)),

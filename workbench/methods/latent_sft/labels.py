@@ -33,7 +33,11 @@ def manifest(method: "LatentSFT") -> dict[str, Any]:
     config, encoder = method.config, method.encoder
     vocabulary = sorted(method.backbone.tokenizer.get_vocab().items())
     about: dict[str, Any] = {name: getattr(config, name) for name in ("ratio", "components", "words", "marks")}
-    about |= {"readout": config.readout, "encoder_positions": config.encoder_positions}
+    about |= {
+        "readout": config.readout,
+        "encoder_positions": config.encoder_positions,
+        "temperature": config.temperature,
+    }
     about |= {"induction_mask": config.induction_mask, "tokenizer": digest([json.dumps(vocabulary)])}
     if encoder is not None:
         weights = [*encoder.state_dict().items(), ("compress", method.compress), ("table", method.backbone.table)]

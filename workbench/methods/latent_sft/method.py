@@ -249,7 +249,7 @@ class LatentSFT(LatentMethod):
         slots = [self.compress.to(encoder.table.dtype).expand(len(own.slots), -1) for own in layouts]
         states = self.states(encoder, layouts, slots, config.induction_mask)
         known = [own[at.slots.to(own.device)] for own, at in zip(states, layouts, strict=True)]
-        logits = self.readout(torch.cat(known))
+        logits = self.readout(torch.cat(known)) / config.temperature
         tokens, weights = superposed(logits, config.components, self.unusable(prompts[0].after))
         counts = [len(own) for own in known]
         return [
