@@ -55,6 +55,7 @@ FIGURES |= {"08_speed": 1 + sum(len(parts(found)) for found in shipped().values(
 FIGURES |= {"loss_ablation": 2, "thought_count": 4, "scaling": 2, "variance": 2, "alignment": 2}
 FIGURES |= {"positive_step": 4, "transfer": 4}  # half of them shipped, half made by the notebook
 FIGURES |= {"lt_tuning": 14}  # and four maps
+FIGURES |= {"latent_sft": 10}
 # a browser test runs the tour, too, and both write its folder: never at the same time
 TOGETHER = {"00_tour": [pytest.mark.xdist_group("tour")]}
 each = pytest.mark.parametrize(

@@ -101,16 +101,21 @@ def measured(method: LatentMethod, task: Task) -> dict[str, Any]:
     if method.config.thought == "hidden":
         return found
     store = collect(method, task, examples)
-    if not bool((store["mask"].sum("step") > 0).any()):
+    thinking = {
+        name for name, own in zip(store["example"].values.tolist(), store["mask"].values, strict=True) if own.any()
+    }
+    if len(thinking) < 2:
         return found
     rates = compression_table(method.backbone, store, [k for k in KS if k <= (method.config.components or KS[-1])])
     found["compression"] = {str(k): v for k, v in zip(rates["k"], rates["value"], strict=True)}
-    if task.name.startswith("arith"):
-        paths = {e.id: ["\n".join(chain) for chain in arith.chains(e)] for e in examples}
-        for name, references in (("positional", None), ("matched", _references(method, task, examples, store, paths))):
-            table = parallelism_table(method.backbone, store, paths, references=references)
-            found[name] = dict(zip(table["statistic"], table["value"], strict=True))
-            found[name]["paths"] = float(table["paths"].iloc[0])
+    chains = {e.id: arith.chains(e) for e in examples if e.id in thinking} if task.name.startswith("arith") else {}
+    paths = {name: ["\n".join(chain) for chain in own] for name, own in chains.items() if len(own) > 1}
+    if len(paths) < 2:
+        return found
+    for name, references in (("positional", None), ("matched", _references(method, task, examples, store, paths))):
+        table = parallelism_table(method.backbone, store, paths, references=references)
+        found[name] = dict(zip(table["statistic"], table["value"], strict=True))
+        found[name]["paths"] = float(table["paths"].iloc[0])
     return found
 
 
@@ -139,10 +144,8 @@ def _references(
     """The encoder's latents of every valid chain of a question, each in as many even parts as it has latents."""
     counts = dict(zip(store["example"].values.tolist(), store["mask"].isel(path=0).sum("step").values, strict=True))
     found = {}
-    for example in examples:
+    for example in (one for one in examples if one.id in paths):
         count, chains = int(counts[example.id]), paths[example.id]
-        if len(chains) < 2 or not count:
-            continue
         prompt = method.render(example, task)
         pieces = []
         for chain in chains:
@@ -214,15 +217,17 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         "latent_sft_thoughts": figures.bars(
             joined(changed)[0], label="thoughts", percent=True, x_title="accuracy at ratio 2 (%)", of=of,
         ),
-        "latent_sft_compression": figures.response(
+    }  # fmt: skip
+    if len(curve[0]):
+        drawn["latent_sft_compression"] = figures.response(
             curve[0], x="K", color="arm", points=curve[1], x_title="K, likeliest words of a latent",
             y_title="chain tokens per latent", n="n", of="seeds",
-        ),
-        "latent_sft_parallelism": figures.bars(
-            where(covered[0], "measure", ["n_eff", "paths"]), label="arm", color="what",
+        )  # fmt: skip
+    if len(covered[0]):
+        drawn["latent_sft_parallelism"] = figures.bars(
+            where(covered[0], "measure", ["n_eff", "n_eff_naive", "paths"]), label="what", color="measure",
             x_title="valid chains", of="seeds",
-        ),
-    }  # fmt: skip
+        )  # fmt: skip
     whole, whole_runs = joined([(table, runs), joined(changed), curve, covered])
     return Report(whole, whole_runs, drawn, tuple(findings))
 
@@ -243,7 +248,7 @@ def _parallelism(arms: dict[str, list[Done]]) -> tuple[pd.DataFrame, pd.DataFram
     names = ("n_eff", "n_eff_naive", "n_eff_share", "n_eff_ratio", "runner_up", "paths")
     for arm in (one for one in (TWO, FOUR) if one in arms):
         for how in ("positional", "matched"):
-            parts.append(tabulate(arms[arm], {name: number(how, name) for name in names}, {"what": how}))
+            parts.append(tabulate(arms[arm], {name: number(how, name) for name in names}, {"what": f"{arm}, {how}"}))
     table, runs = joined(parts)
     return table.dropna(subset=["mean"]), runs.dropna(subset=["mean"])
 
@@ -318,7 +323,7 @@ def _covers(covered: tuple[pd.DataFrame, pd.DataFrame]) -> list[str]:
     table = covered[0]
     for arm in (TWO, FOUR):
         for how in ("positional", "matched"):
-            rows = where(where(table, "arm", [arm]), "what", [how])
+            rows = where(table, "what", [f"{arm}, {how}"])
             values = dict(zip(rows["measure"], rows["mean"], strict=True))
             if "n_eff" in values:
                 said.append(
