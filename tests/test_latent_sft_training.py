@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from workbench import runs
 from workbench.backbone import Backbone
-from workbench.checks import import_latent_sft
+from workbench.checks.published import import_latent_sft
 from workbench.evidence.collect import collect
 from workbench.methods import Prompt, build
 from workbench.methods.latent_sft import LatentSFT, LatentSFTConfig, labels, read_labels, write_labels

@@ -19,9 +19,8 @@ from typing import NamedTuple
 
 from ..config import choose
 from .parts import Parity
-from .published import import_latent_sft
 
-__all__ = ["KINDS", "Parity", "check", "import_latent_sft"]
+__all__ = ["KINDS", "Parity", "check"]
 
 
 class Kind(NamedTuple):
