@@ -498,6 +498,16 @@ def test_a_prompt_that_holds_the_end_mark_is_a_prompt(tiny, task):
     assert torch.isfinite(losses.total)
 
 
+def test_padding_that_is_the_end_of_text_hides_no_end_of_text(tiny, task):
+    """Lengths say what is there, not ids: the same losses whatever the tokenizer calls padding."""
+    one, other = taught(tiny(), words="all"), taught(tiny(), words="all")
+    other.backbone.tokenizer.pad_token = other.backbone.tokenizer.eos_token
+    for leg in (UNION, LAST):
+        losses = [method.eval().loss(prompts(method, task), leg).total for method in (one, other)]
+        assert torch.equal(*losses)
+    assert int(prompts(other, task)[0].target[-1]) == other.backbone.tokenizer.pad_token_id
+
+
 def test_the_oracle_never_passes_for_thinking(tiny, task):
     """It says so in its store, and thinking is the same whatever the steps are."""
     method = taught(tiny(), max_latents=3)

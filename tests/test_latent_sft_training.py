@@ -206,6 +206,28 @@ def test_full_vocabulary_labels_hold_every_word(tiny, task):
     torch.testing.assert_close(own["weights"].sum(1), torch.ones(len(own["weights"])))
 
 
+# -------------------------------------------------------------------------------------------------------- end to end
+
+
+@pytest.mark.slow
+def test_labels_hold_the_answer_and_chains_end_by_themselves(tmp_path):
+    """On the shipped model and easy problems: the encoder's latents answer where none do not, and thinking stops."""
+    easy, backbone = load_task("arith", "easy"), Backbone.load("nano")
+    shares = {"encoder_share": 0.1, "decoder_share": 0.1, "union_share": 0.4, "latent_share": 0.4}
+    method = build("latent-sft", backbone, LatentSFTConfig(
+        lora_rank=0, max_latents=16, temperature=6.0, noise_scale=0.0, latent_rate=2.0, **shares
+    ))  # fmt: skip
+    budget = TrainConfig(examples=320, epochs=8, batch_size=16, optimizer="adamw", lr=1e-3, probe_every=999)
+    train(method, easy, budget, tmp_path / "run")
+    questions = easy.examples("dev", 60)
+    stores = {name: collect(method, easy, questions, change=name) for name in (None, "oracle", "dropped")}
+    right = {name: float(store["correct"].mean()) for name, store in stores.items()}
+    assert right["oracle"] > right["dropped"] + 0.25
+    own = stores[None]["mask"].sum("step").values
+    assert (own < 16).mean() > 0.95
+    assert own.mean() > 2
+
+
 # ---------------------------------------------------------------------------------------------------- published models
 
 
