@@ -34,6 +34,7 @@ from ..analysis.lens import compression_table, parallelism_table
 from ..evidence.collect import collect
 from ..methods import LatentMethod
 from ..methods.latent_sft import LatentSFT
+from ..runs import read_metrics
 from ..tasks import Task, arith
 from ..training.plan import TrainConfig
 from .grid import Answers, Cell, Done, Setting
@@ -198,13 +199,18 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         exits = {"exit": exited, "exit, teacher-forced": number("teacher", "exit"),
                  "early exit, teacher-forced": number("teacher", "early")}  # fmt: skip
         parts.append(tabulate(arms[arm], {"oracle accuracy": correct("oracle"), **exits}))
-    changed = [
-        tabulate(arms[TWO], {"accuracy": correct(name)}, {"thoughts": name})
-        for name in ("oracle", "test", *(one.partition(":")[0] for one in CHANGES))
-    ]
+    named = {"oracle": "oracle", "own": "test"} | {one: one.partition(":")[0] for one in CHANGES}
+    changed = [tabulate(arms[TWO], {"accuracy": correct(name)}, {"thoughts": said}) for said, name in named.items()]
     curve, covered = _compression(arms), _parallelism(arms)
     table, runs = joined(parts)
-    findings = [*_kept(arms, len(setting.seeds)), *_sides(arms), *_changes(arms), *_exits(arms), *_covers(covered)]
+    findings = [
+        *_kept(arms, len(setting.seeds)),
+        *_sides(arms),
+        *_changes(arms),
+        *_exits(arms),
+        *_left(arms),
+        *_covers(covered),
+    ]
     of = asked(len(setting.seeds))
     drawn = {
         "latent_sft": figures.bars(
@@ -316,6 +322,16 @@ def _exits(arms: dict[str, list[Done]]) -> list[str]:
         taught = float(np.mean([number("teacher", "exit")(cell) for cell in arms[arm]]))
         said.append(f"{arm} {free:.1%} free, {taught:.1%} behind the encoder's latents")
     return [f"Chains that end by themselves: {'; '.join(said)}."]
+
+
+def _left(arms: dict[str, list[Done]]) -> list[str]:
+    """What the last steps of training leave: where thoughts fall short of labels that would do."""
+    rows = pd.concat([read_metrics(cell.folder).tail(20) for cell in arms[TWO]])
+    kl, answer = (float(rows[name].mean()) for name in ("loss_kl", "loss_likelihood"))
+    return [
+        f"At the end of training at ratio 2 a predicted latent is {kl:.2f} nats from its label, and a token of end mark "
+        f"and answer behind the labels costs {answer:.2f} nats."
+    ]
 
 
 def _covers(covered: tuple[pd.DataFrame, pd.DataFrame]) -> list[str]:
