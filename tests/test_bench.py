@@ -12,6 +12,7 @@ from workbench import bench as benchmarks
 from workbench.__main__ import main
 from workbench.bench import tables
 from workbench.bench.models import eight_billion, mid_size
+from workbench.bench.superpositions import PAIRS, training_latents
 from workbench.bench.training import RUNGS, Rung, Shape, flops, reference_loss, training, training_thoughts
 from workbench.methods import build
 from workbench.methods.lta_thinker import LTAThinkerConfig
@@ -44,6 +45,14 @@ def test_the_result_has_every_rung_and_ratio(tiny):
 
 
 @pytest.mark.slow
+def test_each_shortcut_of_latent_sft_is_compared_with_its_plain_way(tiny):
+    found = training_latents(tiny(), replace(SMALL, target=14), batch_size=3, repeats=1, timer="cpu")
+    assert found["largest_difference"] < 1e-4
+    assert set(found["rungs"]) == {way for pair in PAIRS.values() for way in pair}
+    for name, (plain, way) in PAIRS.items():
+        assert found[f"speedup_{name}"] == found["rungs"][plain]["median"] / found["rungs"][way]["median"]
+
+
 def test_training_with_thoughts_is_compared_with_plain_fine_tuning(tiny):
     found = training_thoughts(tiny(), replace(SMALL, thoughts=2), batch_size=3, repeats=1, timer="cpu")
     assert list(found["rungs"]) == ["plain", "longer", "thoughts"]

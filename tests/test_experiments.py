@@ -179,6 +179,7 @@ def test_an_experiment_runs_and_writes_what_it_promises(name, tmp_path, here, mo
     few = {"COUNTS": (1, 2), "WEIGHTS": (0.1, 1.0), "FACTORS": (0.0, 0.5, 1.0), "PROBED": 8, "PATHS": 2}
     few |= {"BOTH": (), "LOOKED": 6, "CHAIN": 2}  # of LT-Tuning: one task
     few |= {"LOOPS": (2, 3), "FREE": 6}  # of LTM: short loops
+    few |= {"FEW": 1}  # of Latent-SFT: a seed
     few |= {"MADE": {"arith-shift": ("arith-shift", None)}, "METHODS": {m: METHODS[m] for m in ("cot", "lta-thinker")}}
     for settings, value in few.items():
         if hasattr(module, settings):

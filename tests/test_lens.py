@@ -232,6 +232,29 @@ def test_how_many_paths_thoughts_cover(made, task):
     assert 1 <= found.loc["n_eff_naive", "value"] <= 3
     assert (set(found["paths"]), set(found["n"])) == ({3}, {6})
     assert list(table["statistic"]) == list(lens.PARALLELISM)
+    # matched: with parts that are the thoughts in another order, each is found in its own
+    order = [2, 0, 3, 1]
+    parts = {
+        str(name): [store["thought"].values[i, 0][order] for _ in range(3)]
+        for i, name in enumerate(store["example"].values)
+    }
+    matched = lens.parallelism_table(method.backbone, {"a": store}, paths, references=parts, k=30).set_index(
+        "statistic"
+    )
+    assigned = [np.argsort(order)] * 3
+    wanted = [
+        lens.parallelism(
+            own,
+            [
+                np.array([int(k) for line in t.split("\n") for k in method.backbone.ids(line + "\n")])
+                for t in paths[q.id]
+            ],
+            k=30,
+            assignments=assigned,
+        ).n_eff
+        for q, own in zip(questions, p, strict=True)
+    ]
+    assert matched.loc["n_eff", "value"] == pytest.approx(np.mean(wanted), rel=1e-3)
     with pytest.raises(ValueError, match=r"^1 questions of 'lta-thinker' with thoughts and two explicit paths"):
         lens.parallelism_table(method.backbone, store, {questions[0].id: others})
 

@@ -56,6 +56,7 @@ FIGURES |= {"loss_ablation": 2, "thought_count": 4, "scaling": 2, "variance": 2,
 FIGURES |= {"positive_step": 4, "transfer": 4}  # half of them shipped, half made by the notebook
 FIGURES |= {"lt_tuning": 14}  # and four maps
 FIGURES |= {"ltm": len(list((ROOT / "data" / "experiments" / "ltm" / "figures").glob("*.json"))) + 7 + 1}  # and a map
+FIGURES |= {"latent_sft": 10}
 # a browser test runs the tour, too, and both write its folder: never at the same time
 TOGETHER = {"00_tour": [pytest.mark.xdist_group("tour")]}
 each = pytest.mark.parametrize(

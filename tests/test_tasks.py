@@ -311,3 +311,24 @@ def test_any_amount_is_read_back(amount):
 def test_reading_never_fails(text):
     found = number_answer(text)
     assert found is None or equal_numbers(found, found)
+
+
+def test_every_valid_chain_of_an_arith_problem_ends_in_its_answer():
+    """+ and - in any order, none below 0, factors where they are; the given chain comes first."""
+    example = Example("x", "?", ("5 - 2 = 3 pens", "3 + 4 = 7 pens", "7 * 2 = 14 pens", "14 - 9 = 5 pens"), "5")
+    found = arith.chains(example)
+    assert found[0] == example.steps
+    assert found[1] == ("5 + 4 = 9 pens", "9 - 2 = 7 pens", "7 * 2 = 14 pens", "14 - 9 = 5 pens")
+    assert len(found) == 2
+    below = Example("y", "?", ("1 + 4 = 5 pens", "5 - 3 = 2 pens"), "2")
+    assert arith.chains(below) == [below.steps]  # 1 - 3 is below 0
+    same = Example("z", "?", ("1 + 4 = 5 pens", "5 + 4 = 9 pens"), "9")
+    assert len(arith.chains(same)) == 1
+    for one in load_task("arith").examples("dev", 50):
+        chains = arith.chains(one)
+        assert chains[0] == one.steps
+        for chain in chains:
+            assert chain[-1].split(" ")[4] == one.answer
+            for step in chain:
+                left, symbol, right, _, value, _ = step.split(" ")
+                assert arith.APPLY[symbol](float(left), float(right)) == float(value) >= 0

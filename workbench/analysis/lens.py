@@ -18,6 +18,7 @@ import xarray as xr
 from .diagnostics import (
     bootstrap,
     compression_rate,
+    match_steps,
     nearest_tokens,
     parallelism,
     top_tokens,
@@ -201,6 +202,7 @@ def parallelism_table(
     stores: Stores,
     paths: Mapping[str, Sequence[str]],
     *,
+    references: Mapping[str, Sequence[np.ndarray]] | None = None,
     k: int | None = 100,
     path: int = 0,
     level: float = 0.95,
@@ -213,15 +215,25 @@ def parallelism_table(
     Columns: store, statistic (`PARALLELISM` lists them), value (mean over questions), low, high (bootstrap), paths and
     tokens (means: how many each question has, and their length, which makes for mass), n, unit, meaning. Words are read
     as in `compression_table`. ValueError where fewer than two questions remain.
+
+    references: per example id and path the vectors [part, feature] of the path's even parts, as many as the store has
+    thoughts of the question (as a method's encoder makes them); each thought then stands for the part whose vector is
+    nearest ("matched", see `diagnostics.match_steps`), not for that in its own place ("positional"). Which of the two
+    the paper used is open, and so is the k of its published values.
     """
     rows = []
     for name, store in by_name(stores).items():
         ids, values, sizes = store["example"].values.tolist(), [], []
+        vectors = store["thought"].isel(path=path).transpose("example", "step", "feature")
         for i, p in _distributions(backbone, store, path):
             written = [_tokens(backbone, text.splitlines()) for text in paths.get(str(ids[i]), ())]
             if len(written) < 2:
                 continue
-            found = parallelism(p, written, k=k, seed=seed + i)
+            matched = None
+            if references is not None:
+                own = vectors[i].values[: len(p)]
+                matched = [match_steps(own, parts) for parts in references[str(ids[i])]]
+            found = parallelism(p, written, k=k, seed=seed + i, assignments=matched)
             share, ratio = found.n_eff / len(written), found.n_eff / found.naive
             values.append((found.n_eff, share, found.naive, ratio, found.runner_up))
             sizes.append((len(written), float(np.mean([len(one) for one in written]))))

@@ -8,7 +8,7 @@
     generation      answers, by that loop; `decoding` is how a token is chosen, `endings` with which line a reply ends
     attention       keys and values that are shared while writing; `states` notes other layers' states
     likelihood      how likely labels are behind thoughts: the loss. Its shortcuts, each with a plain way: `packing`,
-                    `prefixes`, `label_losses`
+                    `prefixes`, `label_losses`, `leaves`
     checkpointing   activations computed again in the backward pass
 
 Imports config, files and places: a backbone knows nothing of tasks, methods or training.

@@ -157,14 +157,21 @@ class Texts:
         begin, end = self.marks
         return self._first(parts[0] + begin), self.ids(end + parts[1])
 
-    def in_reply(self, message: str, reply: str = "", marks: bool = True) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
+    def in_reply(
+        self, message: str, reply: str = "", marks: bool | tuple[str, str] = True
+    ) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
         """Ids before and after a slot that opens the reply to a user message, with the slot's marks unless told not to.
 
-        `reply` is what follows the slot. A begin mark that the chat template writes itself is not written twice.
+        `reply` is what follows the slot. A begin mark that the chat template writes itself is not written twice. Marks
+        that are given as texts are pieces by themselves: their ids merge with nothing.
         """
-        text, (begin, end) = self.chat(message, thinking=marks), self.marks if marks else ("", "")
+        given = isinstance(marks, tuple)
+        begin, end = marks if isinstance(marks, tuple) else self.marks if marks else ("", "")
+        text = self.chat(message, thinking=bool(marks))
         opened = bool(begin) and text.rstrip().endswith(begin)
         behind = end + (self.plain(reply) or "\n" * (not self.tokenizer.chat_template))
+        if given and not opened:
+            return torch.cat([self._first(text), self.ids(begin)]), self.ids(behind)
         return self._first(text if opened else text + begin), self.ids(behind)
 
 

@@ -14,11 +14,12 @@ from .machine import Timer, copy_rate, description, matrix_rate
 from .models import eight_billion, mid_size
 from .optimizers import optimizing
 from .results import load, parts, ratio_table, shipped, ways
+from .superpositions import training_latents
 from .training import Shape, training, training_thoughts
 
 __all__ = [
     "bench", "collecting", "description", "diagnostics", "generation", "inner_steps", "load", "mid_size", "optimizing",
-    "parts", "queueing", "ratio_table", "shipped", "tables", "training", "training_thoughts", "ways",
+    "parts", "queueing", "ratio_table", "shipped", "tables", "training", "training_latents", "training_thoughts", "ways",
     "writing_thoughts",
 ]  # fmt: skip
 
@@ -61,6 +62,7 @@ def bench(
         found["training"]["optimizers"] = optimizing(own, shape, repeats=repeats, timer=timer)
         if backbone is None and device.type == "cpu":
             found["training"]["fast_loop"] = inner_steps(repeats=repeats, timer=timer)
+        found["training"]["latents"] = training_latents(own, shape, repeats=repeats, timer=timer)
         if other is not None:
             found["training"][random] = training(
                 other, Shape(), batch_size=4, repeats=repeats, timer=timer, compile=compile

@@ -15,6 +15,10 @@ MEASURES = {  # what a part says in one number, and how it is read
     "speedup_full": "times as fast, from the second epoch on",
     "speedup_queue": "times as fast, from a queue",
     "speedup_compiled": "times as fast, compiled",
+    "speedup_leaves": "times as fast, masks as leaves",
+    "speedup_labels": "times as fast, labels kept",
+    "speedup_supervised": "times as fast, logits where asked",
+    "speedup_bag": "times as fast, mixing by bag",
     "over_floor": "times the floor",
     "over_floor_compiled": "times the floor, compiled",
     "over_generate": "times writing alone",
@@ -26,8 +30,8 @@ MEASURES = {  # what a part says in one number, and how it is read
     "peak_gb": "GB at most",
 }
 INNER = (  # parts of a part
-    "mid_size", "eight_billion", "queue", "thoughts", "optimizers", "mid_size_optimizers", "eight_billion_optimizers",
-    "fast_loop",
+    "mid_size", "eight_billion", "queue", "thoughts", "latents", "fast_loop", "optimizers", "mid_size_optimizers",
+    "eight_billion_optimizers",
 )  # fmt: skip
 TIMES = ("median", "low", "high")  # seconds that every way has
 RATIOS = ("speedup", "over_floor", "over_generate")  # columns of `ways`, missing where a way has none

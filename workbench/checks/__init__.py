@@ -5,9 +5,11 @@ A kind is a method's public code; its file holds inputs and what that code makes
     lta_parity   LTA-Thinker's generator, losses and gradients
     lt_tuning    LT-Tuning's fusion, places of marks, loss and answers
     ltm          LTM's bound, inner loop, slow gradient and answers
+    latent_sft   Latent-SFT's rows, masks, mixtures, losses and latents
     parts        files of several parts and cases, and how differences are judged
     models       small language models with the weights of a file
     official     LTA-Thinker's published checkpoints, read and written
+    published    Latent-SFT's published models, read
 
 Imports config, files, tasks, backbone and methods.
 """
@@ -34,6 +36,7 @@ KINDS = {
     "lta-parity": Kind("LTA-Thinker's generator, losses and gradients", ".lta_parity", "lta_parity_file"),
     "lt-tuning": Kind("LT-Tuning's fusion, places of marks, loss and answers", ".lt_tuning", "lt_tuning"),
     "ltm": Kind("LTM's bound, inner loop, slow gradient and answers", ".ltm", "ltm"),
+    "latent-sft": Kind("Latent-SFT's rows, masks, mixtures, losses and latents", ".latent_sft", "latent_sft"),
 }
 
 

@@ -45,7 +45,8 @@ def collect(
 
     `split` is what the store says the examples are of: by default the one that the task gave them as, else "unknown".
     `change` turns the thoughts of all examples into others before they are answered with and stored: a name or a
-    function of `changes`, e.g. "shuffled", "noised:0.5". `decoding` is greedy unless given; without its own length it
+    function of `changes`, e.g. "shuffled", "noised:0.5"; or "oracle", where a method makes thoughts from the worked
+    steps (`LatentMethod.oracle`). `decoding` is greedy unless given; without its own length it
     takes the task's `answer_tokens`. `readout`: how many of the words that a thought is read as are kept, by logit lens
     and by nearest embedding (see `lens`). Nothing depends on `batch_size` beyond rounding.
 
@@ -59,15 +60,18 @@ def collect(
     asked = asking.settings(method, task, decoding, paths, draws, batch_size, seed, readout)
     coords = asking.coordinates(examples)
     split = task.split_of(examples) if split is None else split
-    changed = asking.change_of(change, len(examples))
+    oracle = change == "oracle"
+    changed = None if oracle else asking.change_of(change, len(examples))
     method.eval()
     prompts = prepared(method, task, examples)
+    if oracle:  # whether it has one is known at once
+        method.oracle(prompts[:1])
     named = change if isinstance(change, str) else getattr(change, "__name__", repr(change) if change else "")
     settings = {**asdict(asked), "changed": named, "whole": changed is not None or asked.readout > 0}
     with Journal(path, {} if path is None else asking.about(method, task.name, prompts, settings)) as journal:
         work = _Work(method, task, prompts, asked, journal)
         try:
-            thoughts, similar = work.think(whole=bool(settings["whole"]))
+            thoughts, similar = work.think(whole=bool(settings["whole"]), oracle=oracle)
             thoughts = thoughts if changed is None else _changed(changed, thoughts, prompts)
             remark, copies = asking.repeated(thoughts, asked.decoding, asked.draws)
             if copies:
@@ -115,7 +119,7 @@ class _Work:
         self.before = sum(done["seconds"] for done in journal.found.values())
         self.started, self.answered = time.time(), 0
 
-    def think(self, whole: bool) -> tuple[list[Thoughts], list[dict[str, torch.Tensor]]]:
+    def think(self, whole: bool, oracle: bool = False) -> tuple[list[Thoughts], list[dict[str, torch.Tensor]]]:
         """The thoughts of every question, and how its gold steps compare with them."""
         thoughts: list[Thoughts] = [_empty()] * len(self.prompts)
         similar: list[dict[str, torch.Tensor]] = [{}] * len(self.prompts)
@@ -123,7 +127,8 @@ class _Work:
             batch = [self.prompts[i] for i in places]
 
             def thought(batch: list[Prompt] = batch) -> list[tuple[Thoughts, dict[str, torch.Tensor]]]:
-                found = self.method.think(batch, paths=self.asked.paths)
+                paths = self.asked.paths
+                found = self.method.oracle(batch).over_paths(paths) if oracle else self.method.think(batch, paths=paths)
                 near = self.method.step_similarities(batch)
                 return [
                     (_one(found, k, whole), {name: value[k].cpu().clone() for name, value in near.items()})

@@ -32,6 +32,7 @@ EXPERIMENTS = {  # name -> file in this folder
     "lt-tuning": "lt_tuning",
     "benchmarks": "benchmarks",
     "ltm": "ltm",
+    "latent-sft": "latent_sft",
 }
 
 

@@ -136,6 +136,14 @@ class LatentMethod(nn.Module, ABC):
     def think(self, prompts: Sequence[Prompt], *, paths: int = 1) -> Thoughts:
         """The thoughts of each question, from what is known at test time: never from `steps`, `answer` or `target`."""
 
+    def oracle(self, prompts: Sequence[Prompt]) -> Thoughts:
+        """Thoughts that were made from the worked steps, by a method that has such to learn from: one path each.
+
+        What it could think at best, and never what `think` gives: asked for by its own name (`collect`'s change
+        "oracle"), which the store then has.
+        """
+        raise ValueError(f"{self.name!r} has no oracle: it makes no thoughts from worked steps; leave out the change")
+
     def render(self, example: Example, task: Task) -> Prompt:
         """The example as ids: instruction, question, slot; the worked steps are the target."""
         return self.prompt(example, task, *self.backbone.around(self.message(example, task), task.opening))

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..backbone import Backbone
 from ..backbone.decoding import Decoding, likeliest, nucleus
@@ -60,6 +61,24 @@ def gumbel_softmax(
 def mixed(
     backbone: Backbone, tokens: Int[Tensor, "*rows component"], weights: Float[Tensor, "*rows component"]
 ) -> Float[Tensor, "*rows feature"]:
-    """The weighted mean of the tokens' embeddings, summed in float32, in the table's precision."""
-    embeds = backbone.embed(tokens.clamp(min=0))
-    return (weights.to(embeds.device)[..., None] * embeds.float()).sum(-2).to(embeds.dtype)
+    """The weighted mean of the tokens' embeddings, summed in float32 at least, in the table's precision.
+
+    Of a plain table in such precision the rows are never laid side by side (`mean_rows`). Embeddings get no gradient.
+    """
+    reader, wide = backbone.model.get_input_embeddings(), torch.promote_types(backbone.table.dtype, torch.float32)
+    tokens, weights = tokens.to(backbone.device).clamp(min=0), weights.to(backbone.device, wide)
+    if type(reader) is nn.Embedding and reader.weight.dtype == wide and tokens.shape[-1]:
+        return mean_rows(reader.weight.detach(), tokens, weights)
+    embeds = backbone.embed(tokens).detach()
+    return (weights[..., None] * embeds.to(wide)).sum(-2).to(embeds.dtype)
+
+
+def mean_rows(
+    table: Float[Tensor, "vocabulary feature"],
+    tokens: Int[Tensor, "*rows component"],
+    weights: Float[Tensor, "*rows component"],
+) -> Float[Tensor, "*rows feature"]:
+    """The weighted sum of rows of a table; gradients reach the weights."""
+    count = tokens.shape[-1]
+    rows = F.embedding_bag(tokens.reshape(-1, count), table, per_sample_weights=weights.reshape(-1, count), mode="sum")
+    return rows.view(*tokens.shape[:-1], table.shape[1])

@@ -22,11 +22,11 @@ Imports config, files, places, and late, so that reading a run's table loads no 
 from .folder import RUNS, begun, metrics_row, read_config, read_metrics, refuse_run, start_training, write_config
 from .origin import PACKAGES, command, commit, provenance, versions
 from .owners import discard, elsewhere, ended, note_process, refuse, running, stop_training
-from .weights import describe_method, drop_snapshots, load_method, save_weights, snapshot_steps
+from .weights import describe_method, drop_snapshots, load_method, read_weights, save_weights, snapshot_steps
 
 __all__ = [
     "PACKAGES", "RUNS", "begun", "command", "commit", "describe_method", "discard", "drop_snapshots", "elsewhere",
-    "ended", "load_method", "metrics_row", "note_process", "provenance", "read_config", "read_metrics", "refuse",
-    "refuse_run", "running", "save_weights", "snapshot_steps", "start_training", "stop_training", "versions",
+    "ended", "load_method", "metrics_row", "note_process", "provenance", "read_config", "read_metrics", "read_weights",
+    "refuse", "refuse_run", "running", "save_weights", "snapshot_steps", "start_training", "stop_training", "versions",
     "write_config",
 ]  # fmt: skip

@@ -85,19 +85,44 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
 
     `step`: the snapshot after that many training steps instead, one of `snapshot_steps`.
     """
+    from ..backbone import Backbone
+    from ..config import configured
+    from ..methods import METHODS, build
+
+    path = _weights_file(path, step)
+    about, tensors = read_weights(path)
+    if backbone is None:
+        needs = METHODS[about["method"]].needs
+        backbone = Backbone.load(about["backbone"], revision=about.get("revision"), weights=needs == "model")
+    method = build(about["method"], backbone, configured(METHODS[about["method"]].Config, about["options"]))
+    own = method.saved()
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    wanted = {name: tuple(p.shape) for name, p in own.items()}
+    if shapes != wanted:
+        different = sorted(set(shapes.items()) ^ set(wanted.items()))[0]
+        raise ValueError(
+            f"{path} does not fit {about['method']} on {backbone.name!r}: {shown(different[0])} {different[1]} differs"
+        )
+    for name, value in own.items():
+        value.data.copy_(tensors[name])
+    method.training_step, method.stage = about.get("training_step"), about.get("stage")
+    return method.eval()
+
+
+def read_weights(path: str | Path) -> "tuple[dict[str, Any], dict[str, Tensor]]":
+    """What the weights file of a run (or its folder) says of itself, and its tensors by name, as sound as they were.
+
+    ValueError, one sentence, for a file that is damaged, of something else, or holds what are no finite numbers.
+    """
     from safetensors import SafetensorError, safe_open
 
-    from ..backbone import Backbone
     from ..config import choose, configured
-    from ..methods import METHODS, OWN_METHOD, build
+    from ..methods import METHODS, OWN_METHOD
     from ..plugins import remembered
     from .checkpoints import checksum
     from .folder import read_config
 
-    path = Path(path)
-    if step is not None:
-        path = _snapshot(path, step)
-    path = path / "weights.safetensors" if path.is_dir() else path
+    path = _weights_file(path)
     if not path.is_file():
         raise ValueError(f"no trained weights at {path}; give the folder of a finished run or its weights.safetensors")
     advice = "train again, or give another run"
@@ -120,28 +145,18 @@ def load_method(path: str | Path, backbone: "Backbone | None" = None, *, step: i
         home = next((place for place in path.parents[:2] if (place / "config.yaml").is_file()), None)
         if about["method"] not in METHODS and home is not None:
             remembered(read_config(home))
-        config = configured(choose("method", about["method"], METHODS, OWN_METHOD).Config, about["options"])
+        configured(choose("method", about["method"], METHODS, OWN_METHOD).Config, about["options"])
     except ValueError as error:
         raise ValueError(f"{path} describes itself wrongly ({shown(error, 300)}); {advice}") from error
-    if backbone is None:
-        needs = METHODS[about["method"]].needs
-        backbone = Backbone.load(about["backbone"], revision=about.get("revision"), weights=needs == "model")
-    method = build(about["method"], backbone, config)
-    own = method.saved()
-    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
-    wanted = {name: tuple(p.shape) for name, p in own.items()}
-    if shapes != wanted:
-        different = sorted(set(shapes.items()) ^ set(wanted.items()))[0]
-        raise ValueError(
-            f"{path} does not fit {about['method']} on {backbone.name!r}: {shown(different[0])} {different[1]} differs"
-        )
     bad = [name for name, t in tensors.items() if not t.is_floating_point() or not bool(t.float().isfinite().all())]
     if bad:
         raise ValueError(f"{path}: tensor {bad[0]!r} holds what are no finite numbers; {advice}")
-    for name, value in own.items():
-        value.data.copy_(tensors[name])
-    method.training_step, method.stage = about.get("training_step"), about.get("stage")
-    return method.eval()
+    return about, tensors
+
+
+def _weights_file(path: str | Path, step: int | None = None) -> Path:
+    path = Path(path) if step is None else _snapshot(Path(path), step)
+    return path / "weights.safetensors" if path.is_dir() else path
 
 
 def _snapshot(folder: Path, step: int) -> Path:

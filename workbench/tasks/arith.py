@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import product
+from itertools import groupby, permutations, product
 from operator import add, mul, sub, truediv
 
 from ..config import choose
@@ -170,6 +170,27 @@ def _possible(value: float, moves: list[Move], difficulty: Difficulty) -> bool:
         if value != int(value) or not 1 <= value <= difficulty.largest:
             return False
     return True
+
+
+def chains(example: Example) -> list[tuple[str, ...]]:
+    """Every valid chain of a problem's worked steps, the given one first: its + and - in any order, as long as no value
+    falls below 0; what stands between two of * and / stays there."""
+    parts = [step.split(" ") for step in example.steps]  # value, operation, amount, =, value, items
+    runs = [list(run) for _, run in groupby(range(len(parts)), lambda k: parts[k][1] in "+-")]
+    orders = (permutations(run) if parts[run[0]][1] in "+-" else [tuple(run)] for run in runs)
+    found: dict[tuple[str, ...], None] = {}
+    for order in product(*orders):
+        value, steps = float(parts[0][0]), []
+        for k in (k for run in order for k in run):
+            _, symbol, amount, _, _, items = parts[k]
+            after = APPLY[symbol](value, float(amount))
+            steps.append(f"{value:.0f} {symbol} {amount} = {after:.0f} {items}")
+            value = after
+            if value < 0:
+                break
+        else:
+            found.setdefault(tuple(steps))
+    return list(found)
 
 
 def _digest(question: str) -> bytes:

@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..methods import LatentMethod
+from ..runs import read_weights
 from .plan import TrainConfig
 from .stages import changes
 
@@ -102,6 +103,22 @@ def alike(value: Tensor, parameter: Tensor) -> Tensor:
     if isinstance(parameter, DTensor) and value.shape == parameter.shape:
         return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
     return value
+
+
+def take(path: str, method: LatentMethod, own: dict[str, Tensor]) -> None:
+    """Begin with another run's weights: of `own`, by name, those that it has in the same shape become its.
+
+    ValueError, one sentence, for a run of another method, or with nothing that fits.
+    """
+    about, tensors = read_weights(path)
+    fitting = [name for name, value in tensors.items() if name in own and value.shape == own[name].shape]
+    if about["method"] != method.name or not fitting:
+        raise ValueError(
+            f"nothing in {path} ({about['method']} on {about['backbone']}) can be begun with by {method.name} on "
+            f"{method.backbone.name}; give a run of the same method and backbone"
+        )
+    for name in fitting:
+        own[name].data.copy_(alike(tensors[name], own[name]))
 
 
 @contextmanager

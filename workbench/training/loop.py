@@ -32,7 +32,7 @@ from ..runs import checkpoints
 from ..runs.owners import Owner, owned, refuse
 from ..tasks import Task
 from . import stages
-from .launch import alike, gathered, gathered_module, launched, told
+from .launch import alike, gathered, gathered_module, launched, take, told
 from .look import look
 from .optimizers import make_optimizers
 from .plan import Step, TrainConfig, batches, cut, forgets, keeps, logs, make_plan, probes, saves, setup
@@ -74,6 +74,8 @@ def _go(run: "_Run", plan: list[Step], prompts: list[Prompt], resume: bool) -> P
     """All steps that are not done yet; the run's folder."""
     method, config, folder = run.method, run.config, run.folder
     done = run.restore() if resume else 0
+    if done == 0 and config.begin is not None:
+        take(config.begin, method, run.learned | method.saved())
     method.training_step, method.stage = done, plan[done - 1].stage if done else None
     run.begin(done)
     if keeps(done, len(plan), config):

@@ -73,6 +73,9 @@ class TrainConfig:
     processes: int | None = None
     """How many processes must have been launched; None takes what there is. (`accelerate launch --cpu
     --num_processes 2` starts one and says nothing.)"""
+    begin: str | None = None
+    """Weights to begin with: a finished run's folder or weights file of the same method, which may have been trained in
+    other legs. What has the same name and shape is taken, all else is as it was made."""
     log_every: int = 1
     """Steps between rows of metrics.jsonl."""
     probe_every: int = 20

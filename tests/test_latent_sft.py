@@ -1,0 +1,570 @@
+"""Latent-SFT: rows and masks by their rules, losses of plain passes, superpositions, noise, and the latent loop."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from workbench.backbone import Backbone, Decoding
+from workbench.backbone.leaves import states as leafy_states
+from workbench.evidence.collect import collect
+from workbench.methods import Prompt, build
+from workbench.methods.base import draw_seed
+from workbench.methods.latent_sft import (
+    LatentSFT,
+    LatentSFTConfig,
+    decoder_layout,
+    divergence,
+    divergences,
+    encoder_layout,
+    latent_layout,
+    noised,
+    superposed,
+)
+from workbench.methods.latent_sft.layout import PROMPT, SLOT, TEXT, Layout
+from workbench.methods.mixtures import mixed
+from workbench.tasks import Example, Task, load_task
+
+ENCODER, DECODER, UNION, LAST = range(4)  # of the default legs
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_task("arith")
+
+
+def taught(backbone: Backbone, **options) -> LatentSFT:
+    own: dict[str, Any] = {"lora_rank": 0, "max_latents": 6} | options
+    method = build("latent-sft", backbone, LatentSFTConfig(**own), seed=1).eval()
+    assert isinstance(method, LatentSFT)
+    return method
+
+
+def prompts(method: LatentSFT, task: Task, count: int = 4) -> list[Prompt]:
+    return [method.render(example, task) for example in task.examples("train", count)]
+
+
+def doubled(method: LatentSFT) -> LatentSFT:
+    return method.double()
+
+
+# ------------------------------------------------------------------------------------------------------ rows and masks
+
+
+def ids(*values: int) -> Tensor:
+    return torch.tensor(values)
+
+
+def test_rows_masks_and_positions_of_an_example():
+    """Ratio 2, a chain of five tokens, a prompt of three, an end mark of two, an answer of two."""
+    prompt, chain, end, answer = ids(1, 2, 3), ids(10, 11, 12, 13, 14), ids(20, 21), ids(30, 31)
+    encoder = encoder_layout(prompt, chain, end, 2, "physical")
+    assert encoder.ids.tolist() == [1, 2, 3, 10, 11, -1, 12, 13, -1, 14, -1, 20, 21]
+    decoder = decoder_layout(prompt, chain, torch.cat([end, answer]), 2)
+    assert decoder.ids.tolist() == [1, 2, 3, -1, 12, 13, -1, 14, -1, 20, 21, 30, 31]
+    assert decoder.positions.tolist() == [0, 1, 2, 3, 4, 5, 4, 5, 5, 6, 7, 8, 9]
+    assert decoder.labels.tolist() == [-100] * 4 + [12, 13, -100, 14, -100, 20, 21, 30, 31]
+    rows = [
+        "1000000000000", "1100000000000", "1110000000000", "1111000000000", "0001100000000", "0001110000000",
+        "1111001000000", "0000001100000", "1111001010000", "1111001011000", "1111001011100", "1111001011110",
+        "1111001011111",
+    ]  # fmt: skip
+    assert ["".join(map(str, row.int().tolist())) for row in decoder.reads()] == rows
+    shown = {at: "".join(map(str, encoder.reads()[at].int().tolist())) for at in (5, 8, 10, 9, 12)}
+    assert shown == {
+        5: "1111110000000", 8: "1111101110000", 10: "1111101101100", 9: "1111101101000", 12: "1111101101011",
+    }  # fmt: skip
+    assert encoder_layout(prompt, chain, end, 2).positions.tolist() == [0, 1, 2, 3, 4, 5, 5, 6, 7, 7, 8, 8, 9]
+    assert latent_layout(prompt, 3, end).ids.tolist() == [1, 2, 3, -1, -1, -1, 20, 21]
+
+
+def allowed(layout: Layout, query: int, key: int) -> bool:
+    """The published rules, place by place."""
+    kind, segment = layout.kind.tolist(), layout.segment.tolist()
+    if key > query:
+        return False
+    if layout.leaf == SLOT:
+        return kind[key] != SLOT or key == query
+    if kind[query] == PROMPT:
+        return kind[key] == PROMPT
+    if kind[query] == SLOT:
+        return kind[key] == PROMPT or (kind[key] == SLOT and segment[key] <= segment[query])
+    if kind[query] == TEXT:
+        return kind[key] in (SLOT, TEXT) and segment[key] == segment[query]
+    return kind[key] != TEXT
+
+
+@pytest.mark.parametrize(("n", "ratio", "p"), [(1, 1, 1), (1, 4, 3), (3, 4, 2), (7, 3, 1), (8, 2, 5), (6, 1, 2)])
+def test_masks_follow_their_rule_whatever_the_lengths(n, ratio, p):
+    chance = torch.Generator().manual_seed(n + 10 * ratio)
+    prompt, chain = (torch.randint(2, 9, (size,), generator=chance) for size in (p, n))
+    end = prompt[:1].repeat(2)  # the mark's ids stand in the prompt, too: nothing is searched for
+    for layout in (encoder_layout(prompt, chain, end, ratio), decoder_layout(prompt, chain, end, ratio)):
+        count = len(layout.ids)
+        wanted = [[allowed(layout, q, k) for k in range(count)] for q in range(count)]
+        assert layout.reads().tolist() == wanted
+        assert len(layout.slots) == -(-n // ratio)
+
+
+def test_an_empty_chain_is_refused():
+    with pytest.raises(ValueError, match="a chain without steps has no latents"):
+        decoder_layout(ids(1), ids(1)[:0], ids(2), 2)
+
+
+# ----------------------------------------------------------------------------------------------- compaction is exact
+
+
+def wide(tiny, family: str = "qwen3") -> Backbone:
+    backbone = tiny(family)
+    backbone.model.double()
+    return backbone
+
+
+def plain(backbone: Backbone, layout: Layout, vectors: Tensor) -> Tensor:
+    """States by one dense mask of [place, place], as transformers computes them."""
+    mask = torch.zeros(1, 1, *layout.reads().shape, dtype=vectors.dtype)
+    mask = mask.masked_fill(~layout.reads(), torch.finfo(vectors.dtype).min)
+    out = backbone.model.base_model(
+        inputs_embeds=vectors[None], attention_mask=mask, position_ids=layout.positions[None], use_cache=False
+    )
+    return out.last_hidden_state[0]
+
+
+def layouts() -> list[Layout]:
+    prompt, chain, closing = torch.arange(7, 12), torch.arange(20, 31), torch.arange(40, 44)
+    made = [decoder_layout(prompt[:k], chain[:n], closing, r) for k, n, r in ((5, 11, 3), (2, 1, 4), (3, 6, 2))]
+    return [*made, *(encoder_layout(prompt[:k], chain[:n], closing, r) for k, n, r in ((5, 11, 3), (2, 1, 4)))]
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_rows_with_leaves_are_dense_masks_in_float64(tiny, family):
+    """Of several rows at once, values and gradients by the inputs."""
+    backbone, found = wide(tiny, family), layouts()
+    for own in ([one for one in found if one.leaf == TEXT], [one for one in found if one.leaf == SLOT]):
+        chance = torch.Generator().manual_seed(3)
+        inputs = [torch.randn(len(one.ids), 32, dtype=torch.float64, generator=chance) for one in own]
+        first, second = ([x.clone().requires_grad_() for x in inputs] for _ in range(2))
+        fast = leafy_states(backbone.model, [one.leafy(x) for one, x in zip(own, first, strict=True)])
+        slow = [plain(backbone, one, x) for one, x in zip(own, second, strict=True)]
+        for a, b in zip(fast, slow, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+        probe = [torch.randn(a.shape, dtype=a.dtype, generator=chance) for a in fast]
+        for states in (fast, slow):
+            torch.stack([(a * b).sum() for a, b in zip(states, probe, strict=True)]).sum().backward()
+        for a, b in zip(first, second, strict=True):
+            torch.testing.assert_close(a.grad, b.grad, atol=1e-11, rtol=1e-10)
+
+
+def test_the_decoder_is_a_plain_pass_over_prompt_latents_and_closing(tiny):
+    """And with positions as places stand it is not."""
+    backbone, layout = wide(tiny), layouts()[0]
+    inputs = torch.randn(len(layout.ids), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    row = layout.kind != TEXT
+    compact = backbone.model.base_model(inputs_embeds=inputs[row][None], use_cache=False).last_hidden_state[0]
+    torch.testing.assert_close(plain(backbone, layout, inputs)[row], compact, atol=1e-12, rtol=1e-12)
+    physical = dataclasses.replace(layout, positions=torch.arange(len(layout.ids)))
+    assert (plain(backbone, physical, inputs)[row] - compact).abs().max() > 1e-3
+
+
+def test_the_encoders_text_never_sees_a_slot(tiny):
+    backbone, layout = wide(tiny), layouts()[3]
+    inputs = torch.randn(len(layout.ids), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    text, slots = layout.kind != SLOT, layout.slots
+    (states,) = leafy_states(backbone.model, [layout.leafy(inputs)])
+    compact = backbone.model.base_model(inputs_embeds=inputs[text][None], use_cache=False).last_hidden_state[0]
+    torch.testing.assert_close(states[text], compact, atol=1e-12, rtol=1e-12)
+    other = inputs.clone()
+    other[slots[1]] += 1
+    (changed,) = leafy_states(backbone.model, [layout.leafy(other)])
+    moved = (changed - states).abs().amax(1) > 1e-9
+    assert moved.nonzero()[:, 0].tolist() == [int(slots[1])]
+
+
+def test_no_gradient_crosses_a_mask(tiny):
+    backbone, layout = wide(tiny), layouts()[0]
+    inputs = torch.randn(len(layout.ids), 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    inputs.requires_grad_()
+    (states,) = leafy_states(backbone.model, [layout.leafy(inputs)])
+    text = layout.kind == TEXT
+    (gradient,) = torch.autograd.grad(states[~text].square().sum(), inputs, retain_graph=True)
+    assert not gradient[text].any()
+    assert gradient[~text].abs().sum(1).gt(0).all()
+    own = text & (layout.segment == 1)
+    (gradient,) = torch.autograd.grad(states[own].square().sum(), inputs)
+    assert not gradient[text & ~own].any()
+    assert gradient[own].abs().sum(1).gt(0).all()
+    # through its latent, what stands before that one counts
+    assert gradient[layout.kind == PROMPT].any()
+
+
+# -------------------------------------------------------------------------------------------------- superpositions
+
+
+def test_a_superposition_of_all_words_is_the_expected_word(tiny):
+    backbone = wide(tiny)
+    logits = torch.randn(3, len(backbone.table), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tokens, weights = superposed(logits, None)
+    torch.testing.assert_close(mixed(backbone, tokens, weights), logits.softmax(-1) @ backbone.table)
+    tokens, weights = superposed(logits, 4)
+    chosen = torch.full_like(logits, -torch.inf).scatter(1, tokens, logits.gather(1, tokens))
+    torch.testing.assert_close(mixed(backbone, tokens, weights), chosen.softmax(-1) @ backbone.table)
+    sharp = 1e4 * F.one_hot(torch.tensor([7]), len(backbone.table)).double()
+    assert torch.equal(mixed(backbone, *superposed(sharp, 10)), backbone.table[7:8])
+
+
+def test_gradients_run_through_weights_not_through_embeddings(tiny):
+    backbone = wide(tiny)
+    backbone.model.requires_grad_(True)
+    logits = torch.randn(3, len(backbone.table), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits.requires_grad_()
+    tokens, weights = superposed(logits, 4)
+    mixed(backbone, tokens, weights).square().sum().backward()
+    assert backbone.table.grad is None
+    assert logits.grad is not None
+    reached = logits.grad.abs() > 1e-12
+    assert torch.equal(reached, torch.zeros_like(reached).scatter(1, tokens, True))
+
+
+def test_divergence_is_that_of_the_whole_vocabulary():
+    logits, tokens = torch.tensor([[2.0, 1, 0, -1, 0.5]]).double(), torch.tensor([[0, 1, 4]])
+    weights = torch.tensor([[0.6, 0.3, 0.1]]).double()
+    assert divergence(logits, tokens, weights).item() == pytest.approx(0.12649, abs=5e-6)
+    torch.testing.assert_close(divergence(logits, tokens, 0.9 * weights), divergence(logits, tokens, weights))
+    everything, order = logits.softmax(-1), torch.arange(5)[None]
+    assert divergence(logits, order, everything).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_divergences_in_pieces_are_the_same():
+    chance = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(6, 11).double()
+    states = torch.randn(7, 6, dtype=torch.float64, generator=chance)
+    tokens, weights = superposed(torch.randn(7, 11, dtype=torch.float64, generator=chance), 3)
+    found = []
+    for piece in (2**26, 4 * 11 * 2):
+        own = states.clone().requires_grad_()
+        head.zero_grad()
+        values = divergences(own, tokens, weights, head, piece)
+        values.square().sum().backward()
+        found.append((values.detach(), own.grad, head.weight.grad))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(found[0][0], divergence(head(states), tokens, weights).detach())
+
+
+def gumbels(rows: int, columns: int) -> Tensor:
+    return (
+        -torch.empty(rows, columns, dtype=torch.float64).exponential_(generator=torch.Generator().manual_seed(0)).log()
+    )
+
+
+def test_noise_has_its_published_mean():
+    """E[q_1] of two labels, without the clip and with it (measured from the formula)."""
+    for heavy, clipped in ((0.9, 0.775), (0.5, 0.38)):
+        weights = torch.tensor([heavy, *[(1 - heavy) / 9] * 9]).double()
+        found = noised(weights.expand(100_000, -1), None, gumbels(100_000, 10))[:, 0].mean().item()
+        assert found == pytest.approx(clipped, abs=0.01)
+        torch.testing.assert_close(noised(weights[None], None, gumbels(1, 10), scale=0.0)[0], weights)
+
+
+def test_noise_never_makes_the_end_the_heaviest_word():
+    weights, tokens = torch.tensor([0.5, 0.3, 0.2]).double().expand(2000, -1), torch.tensor([3, 8, 5]).expand(2000, -1)
+    free = noised(weights, tokens, gumbels(2000, 3))
+    assert (free.argmax(1) == 1).any()
+    capped = noised(weights, tokens, gumbels(2000, 3), end=8)
+    assert not (capped.argmax(1) == 1).any()
+    same = free.argmax(1) != 1
+    torch.testing.assert_close(capped[same], free[same], atol=1e-3, rtol=1e-2)
+    torch.testing.assert_close(capped.sum(1), torch.ones(2000).double())
+
+
+# ------------------------------------------------------------------------------------------------------------- losses
+
+
+def dense_loss(method: LatentSFT, prompt: Prompt) -> tuple[Tensor, Tensor]:
+    """Latents and negative log-likelihoods of one example's labels as the paper writes them, in dense passes."""
+    assert method.encoder is not None
+    config, chain = method.config, torch.cat(prompt.steps)
+    closing = torch.cat([prompt.after, prompt.target])
+    encoder = encoder_layout(prompt.before, chain, prompt.after, config.ratio, config.encoder_positions)
+    inputs = method.encoder.embed(encoder.ids.clamp(min=0))
+    inputs = torch.where((encoder.kind == SLOT)[:, None], method.compress, inputs)
+    hidden = plain(method.encoder, encoder, inputs)[encoder.slots]
+    table = method.backbone.table.detach()
+    logits = hidden @ table.T
+    barred = torch.tensor([method.backbone.tokenizer.pad_token_id, int(prompt.after[0])])
+    logits = logits.index_fill(1, barred, -torch.inf)
+    kept = logits.topk(config.components or logits.shape[1], dim=1).indices
+    p = torch.full_like(logits, -torch.inf).scatter(1, kept, logits.gather(1, kept)).softmax(1)
+    z = p @ table
+    decoder = decoder_layout(prompt.before, chain, closing, config.ratio)
+    row = method.backbone.embed(decoder.ids.clamp(min=0)).index_copy(0, decoder.slots, z)
+    found = method.backbone.model.get_output_embeddings()(plain(method.backbone, decoder, row))
+    labelled = decoder.labels[1:] >= 0
+    return z, F.cross_entropy(found[:-1][labelled], decoder.labels[1:][labelled], reduction="none")
+
+
+@pytest.mark.parametrize("components", [3, None])
+def test_the_first_legs_are_plain_dense_passes(tiny, task, components):
+    """Loss and gradients of all that is trained, in float64."""
+    method = doubled(taught(tiny(), components=components, ratio=3))
+    batch = prompts(method, task)
+    loss = method.loss(batch, UNION).total
+    wanted = torch.cat([dense_loss(method, prompt)[1] for prompt in batch]).mean()
+    torch.testing.assert_close(loss.double(), wanted, atol=1e-6, rtol=1e-6)  # likelihoods are float32
+    names, values = zip(*method.learned().items(), strict=True)
+    ours, theirs = (torch.autograd.grad(value, values, allow_unused=True) for value in (loss, wanted))
+    for name, a, b in zip(names, ours, theirs, strict=True):
+        assert (a is None) == (b is None), name
+        if a is not None:
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+
+
+def test_the_plain_way_is_the_same(tiny, task):
+    method = doubled(taught(tiny()))
+    batch = prompts(method, task)
+    fast = [method.loss(batch, leg).total for leg in (UNION, LAST)]
+    method.backbone.padded = method.backbone.full_logits = True
+    slow = [method.loss(batch, leg).total for leg in (UNION, LAST)]
+    torch.testing.assert_close(torch.stack(fast), torch.stack(slow), atol=1e-6, rtol=1e-6)
+
+
+def test_a_segment_may_read_the_first_token_too(tiny, task):
+    layout = decoder_layout(ids(1, 2), ids(3, 4, 5), ids(6), 2, sink=True)
+    assert layout.reads()[3].tolist() == [True, False, True, True, False, False]
+    plain_one, sunk = taught(tiny()), taught(tiny(), supervision_sink="first-token")
+    batch = prompts(sunk, task)
+    found = sunk.loss(batch, UNION)
+    assert found.parts["closing"].item() == pytest.approx(
+        plain_one.loss(batch, UNION).parts["closing"].item(), rel=1e-5
+    )
+    assert abs(found.parts["segments"] - plain_one.loss(batch, UNION).parts["segments"]) > 1e-3
+
+
+def test_a_mean_over_segments_gives_each_segment_one_vote(tiny, task):
+    method = taught(tiny(), loss_mean="segment", ratio=3)
+    batch = prompts(method, task)
+    values = []
+    for prompt in batch:
+        pieces = [*torch.cat(prompt.steps).split(3)[1:], torch.cat([prompt.after, prompt.target])]
+        each = dense_loss(method, prompt)[1].split([len(piece) for piece in pieces])
+        values.append(torch.stack([own.mean() for own in each]).mean())
+    torch.testing.assert_close(method.loss(batch, UNION).total, torch.stack(values).mean())
+
+
+def plain_imitation(method: LatentSFT, prompt: Prompt, labels: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Divergences at latents and likelihoods of the closing, from one causal pass and a whole log-softmax."""
+    closing = torch.cat([prompt.after, prompt.target])
+    z = (labels["weights"][..., None] * method.backbone.embed(labels["tokens"])).sum(1)
+    embeds = method.backbone.embed_each([prompt.before, closing])
+    row = torch.cat([embeds[0], z, embeds[1]])
+    logp = method.backbone.model(inputs_embeds=row[None], use_cache=False).logits[0].log_softmax(-1)
+    p, count = len(prompt.before), len(z)
+    q = labels["weights"] / labels["weights"].sum(1, keepdim=True)
+    kl = (q * (q.log() - logp[p - 1 : p - 1 + count].gather(1, labels["tokens"]))).sum(1)
+    nll = -logp[p + count - 1 : -1].gather(1, closing[:, None])[:, 0]
+    return kl, nll
+
+
+@pytest.mark.parametrize("loss_mean", ["token", "segment"])
+def test_the_last_leg_is_a_plain_causal_pass(tiny, task, loss_mean):
+    method = doubled(taught(tiny(), kl_weight=0.7, likelihood_weight=1.3, exit_weight=2.0, loss_mean=loss_mean))
+    batch = method.start(LAST, prompts(method, task))
+    found = method.loss(batch, LAST)
+    kls, nlls = zip(*(plain_imitation(method, prompt, prompt.given) for prompt in batch), strict=True)
+    kl = torch.stack([own.mean() for own in kls]).mean()
+    weighed = [own * torch.tensor([2.0, *[1.0] * (len(own) - 1)]) for own in nlls]
+    nll = torch.cat(weighed).mean() if loss_mean == "token" else torch.stack([own.mean() for own in weighed]).mean()
+    torch.testing.assert_close(found.parts["kl"], kl)
+    torch.testing.assert_close(found.total, 0.7 * kl + 1.3 * nll, atol=1e-6, rtol=1e-6)
+    exits = torch.stack([own[0] for own in nlls]).mean()
+    torch.testing.assert_close(found.parts["exit"].double(), exits, atol=1e-6, rtol=1e-6)
+    values = list(method.backbone.model.base_model.layers.parameters())
+    ours = torch.autograd.grad(found.total, values)
+    theirs = torch.autograd.grad(0.7 * kl + 1.3 * nll, values)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=1e-4)
+
+
+def test_one_noise_is_read_and_taught_and_is_that_of_the_visit(tiny, task, monkeypatch):
+    method = taught(tiny()).train()
+    batch = method.start(LAST, prompts(method, task))
+    read: list[Sequence[dict[str, Tensor]]] = []
+    vectors = method.vectors
+    monkeypatch.setattr(method, "vectors", lambda labels: read.append(labels) or vectors(labels))
+    method.begin_epoch(LAST, 3)
+    torch.manual_seed(5)
+    found = method.loss(batch, LAST).parts["kl"]
+    wanted = torch.stack([plain_imitation(method, p, own)[0].mean() for p, own in zip(batch, read[0], strict=True)])
+    torch.testing.assert_close(found, wanted.mean())
+    torch.manual_seed(6)
+    assert torch.equal(method.loss([batch[1], batch[0]], LAST).parts["kl"] * 0, found * 0)
+    torch.testing.assert_close(read[1][1]["weights"], read[0][0]["weights"])  # whoever else is in the batch
+    method.begin_epoch(LAST, 4)
+    method.loss(batch, LAST)
+    assert not torch.equal(read[2][0]["weights"], read[0][0]["weights"])
+    assert not torch.equal(read[0][0]["weights"], batch[0].given["weights"])
+    assert draw_seed(0, "a 3", 0) != draw_seed(0, "a 4", 0)
+
+
+def test_the_decoders_leg_from_labels_is_that_from_the_encoder(tiny, task):
+    """Frozen without dropout, the encoder says the same every time."""
+    method = taught(tiny())
+    batch = prompts(method, task)
+    kept = method.loss(method.start(DECODER, batch), DECODER).total
+    torch.testing.assert_close(kept, method.loss(batch, UNION).total)
+
+
+# ------------------------------------------------------------------------------------------------- thinking, answering
+
+
+def test_latents_are_what_a_plain_pass_makes_of_them(tiny, task):
+    """Teacher-forced on the same vectors, every latent comes out again; batches are rows."""
+    method = taught(tiny(), max_latents=5)
+    batch = prompts(method, task)
+    thoughts = method.think(batch)
+    assert thoughts.mixture is not None
+    for k, prompt in enumerate(batch):
+        z = thoughts.vectors[k, 0][thoughts.mask[k, 0]]
+        row = torch.cat([method.backbone.embed(prompt.before), z])
+        logits = method.backbone.model(inputs_embeds=row[None], use_cache=False).logits[0]
+        tokens, weights = superposed(logits[len(prompt.before) - 1 : -1], 10, method.unusable())
+        torch.testing.assert_close(mixed(method.backbone, tokens, weights), z, atol=1e-5, rtol=1e-4)
+        ends = (logits[len(prompt.before) - 1 :].argmax(-1) == prompt.after[0]).nonzero()[:, 0].tolist()
+        assert len(z) == (ends[0] if ends else 5)
+
+
+def biased(method: LatentSFT, prompt: Prompt, at: int) -> None:
+    """Let the end mark win at the `at`-th step (0: at once), by a hook on the logits of single positions."""
+    calls = []
+
+    def hook(_, given, out):
+        calls.append(out.logits.shape)
+        if len(calls) == at + 1:
+            out.logits[..., int(prompt.after[0])] = 1e4
+        else:
+            out.logits[..., int(prompt.after[0])] = -1e4
+
+    method.backbone.model.register_forward_hook(hook)
+
+
+@pytest.mark.parametrize("at", [0, 2, 9])
+def test_chains_end_at_the_mark_or_the_cap(tiny, task, at):
+    """No latent at all is legal; the signal says how a chain ended."""
+    method = taught(tiny(), max_latents=4)
+    batch = prompts(method, task, 1)
+    biased(method, batch[0], at)
+    with torch.no_grad():
+        thoughts = method.think(batch)
+    count = int(thoughts.mask.sum())
+    assert count == min(at, 4)
+    if count:
+        exits = thoughts.signals["exit"][thoughts.mask]
+        assert exits.tolist() == [0.0] * (count - 1) + [1.0 if at < 4 else 2.0]
+    said = method.remark([thoughts])
+    assert said.startswith(f"{count}.0 latents per question") if at != 9 else "1 of 1 chains were cut at 4" in said
+
+
+def test_the_end_mark_is_forced_whole_and_answers_alone_are_read(tiny, task):
+    """A mark of several ids; the answer follows it, and no latent's word is part of the text."""
+    method = taught(tiny(), marks="published", max_latents=3)
+    batch = prompts(method, task, 2)
+    assert method.marks == ("<think>", "</think>")
+    assert torch.equal(batch[0].after, method.backbone.ids("</think>"))
+    assert len(batch[0].after) > 1
+    thoughts = method.think(batch)
+    answers = method.answer(batch, thoughts, Decoding(4))
+    for k, prompt in enumerate(batch):
+        z = thoughts.vectors[k, 0][thoughts.mask[k, 0]]
+        row = torch.cat([method.backbone.embed(prompt.before), z, method.backbone.embed(prompt.after)])
+        written = []
+        for _ in range(len(answers[k][0][0].tokens)):
+            logits = method.backbone.model(inputs_embeds=row[None], use_cache=False).logits[0, -1]
+            written.append(int(logits.argmax()))
+            row = torch.cat([row, method.backbone.embed(torch.tensor(written[-1:]))])
+        assert list(answers[k][0][0].tokens) == written
+
+
+def test_a_prompt_that_holds_the_end_mark_is_a_prompt(tiny, task):
+    method = taught(tiny("qwen3", True))
+    end = method.backbone.marks[1]
+    example = Example("x", f"what does {end} mean? 2 + 3", ("2 + 3 = 5",), "5")
+    prompt = method.render(example, task)
+    assert int((prompt.before == prompt.after[0]).sum()) == 0  # as text it is other ids
+    losses = method.loss([prompt], UNION)
+    assert torch.isfinite(losses.total)
+
+
+def test_padding_that_is_the_end_of_text_hides_no_end_of_text(tiny, task):
+    """Lengths say what is there, not ids: the same losses whatever the tokenizer calls padding."""
+    one, other = taught(tiny(), words="all"), taught(tiny(), words="all")
+    other.backbone.tokenizer.pad_token = other.backbone.tokenizer.eos_token
+    for leg in (UNION, LAST):
+        losses = [method.eval().loss(prompts(method, task), leg).total for method in (one, other)]
+        assert torch.equal(*losses)
+    assert int(prompts(other, task)[0].target[-1]) == other.backbone.tokenizer.pad_token_id
+
+
+def test_the_oracle_never_passes_for_thinking(tiny, task):
+    """It says so in its store, and thinking is the same whatever the steps are."""
+    method = taught(tiny(), max_latents=3)
+    examples = task.examples("dev", 3)
+    store = collect(method, task, examples, change="oracle")
+    assert store.attrs["changed"] == "oracle"
+    counts = store["mask"].sum("step").values[:, 0].tolist()
+    lengths = [sum(len(step) for step in method.render(e, task).steps) for e in examples]
+    assert counts == [-(-length // 2) for length in lengths]
+    assert "mixture_token" in store
+    assert collect(method, task, examples).attrs["changed"] == ""
+    with pytest.raises(ValueError, match="'cot' has no oracle"):
+        collect(build("cot", tiny()), task, examples, change="oracle")
+
+
+def test_a_model_fine_tuned_on_chains_writes_them(tiny, task):
+    method = build("latent-sft", tiny(), dataclasses.replace(LatentSFTConfig.cot(), lora_rank=0), seed=1).eval()
+    store = collect(method, task, task.examples("dev", 3))
+    assert store.sizes["step"] == 0
+    batch = [method.render(e, task) for e in task.examples("train", 3)]
+    total = method.loss(batch).total
+    rows = [torch.cat([p.before, *p.steps, p.after, p.target]) for p in batch]
+    losses = []
+    for prompt, row in zip(batch, rows, strict=True):
+        logits = method.backbone.model(input_ids=row[None]).logits[0]
+        at = len(prompt.before)
+        losses.append(F.cross_entropy(logits[at - 1 : -1], row[at:], reduction="none"))
+    torch.testing.assert_close(total, torch.cat(losses).mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"ratio": 0}, "ratio is 0"),
+        ({"encoder": False}, "encoder is false, but encoder_share"),
+        ({"labels": "x"}, "labels are given and there is an encoder"),
+        ({"encoder_share": 0.0, "decoder_share": 0.0, "union_share": 0.0, "latent_share": 0.0}, "are all 0"),
+        (
+            {"thought": "hidden", "labels": "x", "encoder": False, "encoder_share": 0.0, "union_share": 0.0},
+            "not states",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        LatentSFTConfig(**options)
+
+
+def test_reference_latents_of_other_chains_stand_behind_their_pieces(tiny, task):
+    method = taught(tiny(), ratio=2)
+    batch = prompts(method, task, 2)
+    gold = [list(torch.cat(p.steps).split(2)) for p in batch]
+    for own, wanted in zip(method.encoded_pieces(batch, gold), method.encoded(batch), strict=True):
+        assert torch.equal(own["weights"], wanted["weights"])
+    chain = torch.cat(batch[0].steps)
+    uneven = [chain[:1], chain[1:6], chain[6:]]
+    (own,) = method.encoded_pieces(batch[:1], [uneven])
+    alone = method.encoded_pieces(batch[:1], [[chain[:1], chain[1:6]]])[0]
+    assert len(own["weights"]) == 3
+    torch.testing.assert_close(own["weights"][:2], alone["weights"])
