@@ -19,8 +19,8 @@ from .training import Shape, training, training_thoughts
 
 __all__ = [
     "bench", "collecting", "description", "diagnostics", "generation", "inner_steps", "load", "mid_size", "optimizing",
-    "parts", "queueing", "ratio_table", "shipped", "tables", "training", "training_latents", "training_thoughts", "ways",
-    "writing_thoughts",
+    "parts", "queueing", "ratio_table", "shipped", "tables", "training", "training_latents", "training_thoughts",
+    "ways", "writing_thoughts",
 ]  # fmt: skip
 
 Part = Literal["training", "generation", "diagnostics"]
