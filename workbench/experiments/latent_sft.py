@@ -167,8 +167,8 @@ def length(done: Done) -> np.ndarray:
     if done.cell.condition["arm"] != CHAINS:
         return latents
     written = store["length"].isel(path=0, draw=0).values.astype(float)
-    # the answer's digits one by one, as the shipped tokenizer cuts them (others make less of them: then this is a little
-    # too short), its mark and the end mark
+    # the digits of the answer one by one, as the shipped tokenizer cuts them (others make less of them: then this is
+    # a little too short), its mark and the end mark
     answers = [len(str(text).rpartition("####")[2].strip()) + 2 for text in store["text"].isel(path=0, draw=0).values]
     return np.maximum(written - np.array(answers), 0)
 
