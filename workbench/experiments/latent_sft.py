@@ -330,7 +330,7 @@ def _exits(arms: dict[str, list[Done]]) -> list[str]:
 def _left(arms: dict[str, list[Done]]) -> list[str]:
     """What the last steps of training leave: where thoughts fall short of labels that would do."""
     rows = pd.concat([read_metrics(cell.folder).tail(20) for cell in arms[TWO]])
-    kl, answer = (float(rows[name].mean()) for name in ("loss_kl", "loss_likelihood"))
+    kl, answer = (float(np.mean(rows[name].tolist())) for name in ("loss_kl", "loss_likelihood"))
     return [
         f"At the end of training at ratio 2 a predicted latent is {kl:.2f} nats from its label, and a token of end "
         f"mark and answer behind the labels costs {answer:.2f} nats."
