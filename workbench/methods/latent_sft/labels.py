@@ -21,14 +21,14 @@ from ...files import digest, from_json, lasting, shown
 from ..base import Prompt
 
 if TYPE_CHECKING:
-    from .method import LatentSFT
+    from .reading import Reading
 
 BATCH = 256  # chains that are encoded and kept together
 KEY = "latent-sft labels"
 SAME = ("tokenizer", "ratio", "components", "words", "marks")  # must be those of who reads them
 
 
-def manifest(method: "LatentSFT") -> dict[str, Any]:
+def manifest(method: "Reading") -> dict[str, Any]:
     """What labels hang on besides the chains: settings, and checksums of tokenizer and encoder."""
     config, encoder = method.config, method.encoder
     vocabulary = sorted(method.backbone.tokenizer.get_vocab().items())
@@ -45,7 +45,7 @@ def manifest(method: "LatentSFT") -> dict[str, Any]:
     return about
 
 
-def write_labels(method: "LatentSFT", prompts: Sequence[Prompt], path: str | Path) -> Path:
+def write_labels(method: "Reading", prompts: Sequence[Prompt], path: str | Path) -> Path:
     """Write the labels of these prompts, by the method's encoder; what an interrupted call has done is gone on from.
 
     A file that is there and holds just these is left as it is; ValueError, one sentence, for any other.
@@ -75,7 +75,7 @@ def write_labels(method: "LatentSFT", prompts: Sequence[Prompt], path: str | Pat
     return path
 
 
-def read_labels(method: "LatentSFT", path: str | Path, prompts: Sequence[Prompt]) -> list[dict[str, Tensor]]:
+def read_labels(method: "Reading", path: str | Path, prompts: Sequence[Prompt]) -> list[dict[str, Tensor]]:
     """The labels of these prompts; ValueError, one sentence, for a file that is damaged or of something else."""
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""The legs of training, the encoder's labels, and the latent loop."""
+"""The legs of training and their losses, and the latent loop."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,49 +9,32 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbone import Backbone, Completion, Decoding, likelihood
-from ...backbone.attention import shareable
-from ...backbone.label_losses import is_plain, label_losses
-from ...backbone.leaves import states as leafy_states
+from ...backbone import Completion, Decoding, likelihood
+from ...backbone.label_losses import label_losses
 from ...backbone.likelihood import UNLABELLED
 from ...backbone.thoughts import Made, Mixture, State, Thoughts
 from ...tasks import Example, Task
-from ..base import LatentMethod, Losses, Prompt, Stage, draw_seed
+from ..base import Losses, Prompt, Stage, draw_seed
 from ..loops import unroll
 from ..mixtures import mixed
-from ..trained import trained_copy
 from .config import PRESETS, LatentSFTConfig
-from .labels import read_labels
-from .layout import Layout, decoder_layout, latent_layout, pieces_layout, segments
+from .layout import Layout, decoder_layout, latent_layout
+from .reading import Reading, chain_of
 from .superposition import divergence, divergences, noised, superposed
 
 COT, ENCODER, DECODER, UNION, LAST = "chain of thought", "encoder", "decoder", "encoder and decoder", "latents"
 LEARNS = {COT: ("backbone.*",), ENCODER: ("encoder.*", "compress"), DECODER: ("backbone.*",), UNION: ("*",),
           LAST: ("backbone.*",)}  # fmt: skip
 MARK, CAP = 1, 2  # how a chain ended: at its end mark, or at the longest there may be
-ROWS = 32  # read at a time when labels are made
 SPELLED = ("<think>", "</think>")
 
 
-class LatentSFT(LatentMethod):
+class LatentSFT(Reading):
     """Latent-SFT: the next input is the mean of its likely words, whose mix was learned from compressed chains."""
 
     name = "latent-sft"
     Config = LatentSFTConfig
     presets = PRESETS
-
-    def __init__(self, backbone: Backbone, config: LatentSFTConfig):
-        if not is_plain(backbone.model.get_output_embeddings(), backbone.model.config):
-            raise ValueError(
-                f"backbone {backbone.name!r} makes its logits by more than a product with its output head, which "
-                "latent-sft reads words with; use a Llama or Qwen"
-            )
-        super().__init__(_trained(backbone, config), config)
-        self.encoder = _trained(backbone, config) if config.encoder else None
-        if self.encoder is not None:
-            rows = self.backbone.embed(torch.arange(len(self.backbone.tokenizer)))
-            self.compress = nn.Parameter(rows.detach().float().mean(0))
-        self.epoch = 0
 
     # -- prompts and legs ----------------------------------------------------------------------------------------------
 
@@ -101,8 +84,8 @@ class LatentSFT(LatentMethod):
         if name == LAST or self.config.loss_mean == "segment":
             return len(prompts)
         if name == COT:
-            return sum(len(_chain(p)) + len(_closing(p)) for p in prompts)
-        return sum(max(0, len(_chain(p)) - self.config.ratio) + len(_closing(p)) for p in prompts)
+            return sum(len(chain_of(p)) + len(_closing(p)) for p in prompts)
+        return sum(max(0, len(chain_of(p)) - self.config.ratio) + len(_closing(p)) for p in prompts)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
@@ -121,7 +104,7 @@ class LatentSFT(LatentMethod):
 
     def _written(self, prompts: Sequence[Prompt]) -> Losses:
         """Negative log-likelihood of chain, end mark and answer as text."""
-        rows = [torch.cat([p.before, _chain(p), _closing(p)]) for p in prompts]
+        rows = [torch.cat([p.before, chain_of(p), _closing(p)]) for p in prompts]
         labels = [torch.cat([torch.full_like(p.before, UNLABELLED), r[len(p.before) :]])
                   for p, r in zip(prompts, rows, strict=True)]  # fmt: skip
         losses = likelihood.token_losses(self.backbone, self.backbone.embed_each(rows), labels)
@@ -137,7 +120,7 @@ class LatentSFT(LatentMethod):
         `segments` and `closing` are what the two add to it.
         """
         ratio, sink = self.config.ratio, self.config.supervision_sink == "first-token"
-        layouts = [decoder_layout(p.before, _chain(p), _closing(p), ratio, sink) for p in prompts]
+        layouts = [decoder_layout(p.before, chain_of(p), _closing(p), ratio, sink) for p in prompts]
         states = self.states(self.backbone, layouts, vectors, self.config.supervision_mask)
         places = [(own.labels != UNLABELLED).nonzero()[:, 0] for own in layouts]
         known = self._before(states, places)
@@ -228,100 +211,6 @@ class LatentSFT(LatentMethod):
             return divergence(known, tokens, weights)
         return divergences(known, tokens, weights, self.backbone.model.get_output_embeddings())
 
-    # -- the encoder ---------------------------------------------------------------------------------------------------
-
-    def encoded(self, prompts: Sequence[Prompt]) -> list[dict[str, Tensor]]:
-        """Of each chain the words and weights of its latents, [slot, component], and the states they are read in."""
-        chains = [_chain(p) for p in prompts]
-        return self.encoded_pieces(prompts, [segments(chain, self.config.ratio) for chain in chains])
-
-    def encoded_pieces(
-        self, prompts: Sequence[Prompt], pieces: Sequence[Sequence[Int[Tensor, "_"]]]
-    ) -> list[dict[str, Tensor]]:
-        """The same with a latent behind each of these pieces, such as those of another chain than the gold one."""
-        config, encoder = self.config, self.encoder
-        if encoder is None:
-            raise ValueError("there is no encoder to make labels; give a file of them (labels), or have an encoder")
-        layouts = [
-            pieces_layout(p.before, own, p.after, config.encoder_positions)
-            for p, own in zip(prompts, pieces, strict=True)
-        ]
-        slots = [self.compress.to(encoder.table.dtype).expand(len(own.slots), -1) for own in layouts]
-        states = self.states(encoder, layouts, slots, config.induction_mask)
-        known = [own[at.slots.to(own.device)] for own, at in zip(states, layouts, strict=True)]
-        logits = self.readout(torch.cat(known)) / config.temperature
-        tokens, weights = superposed(logits, config.components, self.unusable(prompts[0].after))
-        counts = [len(own) for own in known]
-        return [
-            {"tokens": t, "weights": w, "vectors": h}
-            for t, w, h in zip(tokens.split(counts), weights.split(counts), known, strict=True)
-        ]
-
-    def readout(self, states: Float[Tensor, "slot feature"]) -> Float[Tensor, "slot vocabulary"]:
-        """Logits of the words that the encoder's states are read as; the decoder's matrix gets no gradient."""
-        head: Any = self.backbone.model.get_output_embeddings()
-        published = self.config.readout == "input-embedding"
-        matrix = self.backbone.table if published else head.weight
-        bias = None if published or head.bias is None else head.bias.detach()
-        return F.linear(states.to(matrix.dtype), matrix.detach(), bias)
-
-    def unusable(self, after: Int[Tensor, "_"] | None = None) -> Bool[Tensor, "vocabulary"] | None:
-        """Words that are not mixed; with `after`, the end mark's first token among them."""
-        if self.config.words == "all":
-            return None
-        tokenizer, size = self.backbone.tokenizer, len(self.backbone.table)
-        found = torch.arange(size, device=self.backbone.device) >= len(tokenizer)
-        found[tokenizer.pad_token_id] = True
-        if after is not None:
-            found[after[0]] = True
-        return found
-
-    @torch.no_grad()
-    def labels(self, prompts: Sequence[Prompt]) -> list[dict[str, Tensor]]:
-        """Labels of each chain, on the CPU: the encoder's, without dropout, or those of the file `labels`."""
-        if self.encoder is None:
-            if not self.config.labels:
-                raise ValueError(
-                    "this leg learns from labels, and there is neither an encoder nor a file of them; give labels "
-                    "(write_labels makes a file), or have an encoder"
-                )
-            return read_labels(self, self.config.labels, prompts)
-        training = self.training
-        self.eval()
-        found = [own for k in range(0, len(prompts), ROWS) for own in self.encoded(prompts[k : k + ROWS])]
-        self.train(training)
-        kept = ("tokens", "weights", "vectors") if self.config.thought == "hidden" else ("tokens", "weights")
-        return [{name: own[name].cpu() for name in kept} for own in found]
-
-    def vectors(self, labels: Sequence[dict[str, Tensor]]) -> list[Float[Tensor, "_ feature"]]:
-        """The latents that are read, of each chain."""
-        counts = [len(own["tokens"]) for own in labels]
-        if self.config.thought == "hidden":
-            return [own["vectors"].to(self.backbone.device) for own in labels]
-        tokens, weights = (torch.cat([own[name] for own in labels]) for name in ("tokens", "weights"))
-        return list(mixed(self.backbone, tokens, weights).split(counts))
-
-    def states(
-        self, model: Backbone, layouts: Sequence[Layout], slots: Sequence[Float[Tensor, "_ feature"]], masked: bool
-    ) -> Sequence[Float[Tensor, "_ feature"]]:
-        """States of each place of the rows, with these vectors in their slots; `masked`: by the masks of `layout`,
-        else causal.
-
-        Masked rows are read as rows with leaves, unless those have a sink; `Backbone.padded` chooses the plain way,
-        masks of [place, place].
-        """
-        embeds = model.embed_each([own.ids.clamp(min=0) for own in layouts])
-        rows = [
-            one.index_copy(0, own.slots.to(one.device), z.to(one))
-            for one, own, z in zip(embeds, layouts, slots, strict=True)
-        ]
-        if not masked:
-            return likelihood.states(model, rows, positions=None)
-        if shareable(model.model) and not self.backbone.padded and not layouts[0].sink:
-            return leafy_states(model.model, [own.leafy(row) for own, row in zip(layouts, rows, strict=True)])
-        reads, positions = [own.reads() for own in layouts], [own.positions for own in layouts]
-        return likelihood.states(model, rows, reads=reads, positions=positions)
-
     # -- thinking and answering ----------------------------------------------------------------------------------------
 
     @property
@@ -399,18 +288,6 @@ class LatentSFT(LatentMethod):
             f"{counts.float().mean():.1f} latents per question, {int((counts == 0).sum())} without any; "
             f"{capped} of {len(counts)} chains were cut at {self.config.max_latents}"
         )
-
-
-def _trained(backbone: Backbone, config: LatentSFTConfig) -> Backbone:
-    """A copy that is trained, its table of embeddings aside."""
-    own = trained_copy(backbone, config.lora_rank, config.lora_alpha, ())
-    own.model.get_input_embeddings().requires_grad_(False)
-    return own
-
-
-def _chain(prompt: Prompt) -> Int[Tensor, "_"]:
-    """The worked steps as ids: the one chain of every leg."""
-    return torch.cat(prompt.steps) if prompt.steps else prompt.before[:0]
 
 
 def _closing(prompt: Prompt) -> Int[Tensor, "_"]:
