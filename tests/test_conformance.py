@@ -35,7 +35,8 @@ FILES = {
     "test_socratic.jsonl": {"question": "Tom has 3 + {n}?", "answer": "How many? ** 3 + 1 = 4\n#### 4"},
     "strategyqa_dev.jsonl": {"qid": "q{n}", "question": "Is {n} even?", "answer": True, "facts": ["It ends in 8."]},
 }
-MADE = ("arith", "arith-shift", "invented-more", "invented-sums", "invented-told", "prosqa")
+MADE = ("arith", "arith-shift", "invented-more", "invented-sums", "invented-told", "prosqa", "toy", "text")
+APART = {"math500": "math", "jsonl": "own"}  # task: folder of its own
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,9 @@ def folder(tmp_path_factory):
         lines = [json.dumps(row).replace("{n}", str(n)) for n in (3, 8)]
         (folder / name).write_text("\n".join(lines))
     (folder / "task.json").write_text(json.dumps(DATES))
+    own = folder / "own"
+    own.mkdir()
+    (own / "test.jsonl").write_text("\n".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) for n in (3, 8)))
     math = folder / "math"
     math.mkdir()
     (math / "test.jsonl").write_text((folder / "test.jsonl").read_text().replace("3 + 1 = 4\\n#### 4", "4"))
@@ -53,7 +57,7 @@ def folder(tmp_path_factory):
 
 
 def loaded(name, folder):
-    return load_task(name, None if name in MADE else str(folder / "math" if name == "math500" else folder))
+    return load_task(name, None if name in MADE else str(folder / APART.get(name, "")))
 
 
 @pytest.mark.slow

@@ -1,65 +1,17 @@
 """A file of the user's own as a task: what is read of it, how, what is left out, and what a run remembers."""
 
-import csv
-import json
 import random
-from contextlib import suppress
 from pathlib import Path
 
-import pandas as pd
 import pytest
+from own_files import SPLITS, given, svamp, written
 
-import workbench as wb
-from workbench import runs, store
 from workbench.__main__ import main
 from workbench.tasks import Layout, load_task
 from workbench.tasks.accounts import account
 from workbench.tasks.jsonl import RowsLeftOut
 
-SHORT = [
-    *["--training.examples", "8", "--training.batch_size", "4", "--training.epochs", "1"],
-    *["--training.probe_examples", "4"],
-]
-SPLITS = ("train", "dev", "test")
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
-
-
-def svamp(count: int = 60) -> list[dict]:
-    return [
-        {
-            "ID": f"chal-{k}", "Body": f"Tom has {k + 9}  pens and gives 3 pens away.", "Question": "How many has Tom?",
-            "Equation": f"( {k + 9}.0 - 3.0 )", "Answer": float(k + 6), "Type": "Subtraction",
-        }
-        for k in range(count)
-    ]  # fmt: skip
-
-
-def written(path: Path, rows: list[dict], text: str | None = None) -> str:
-    """The rows as a file of the kind that the path's name says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".json":
-        path.write_text(json.dumps(rows))
-    elif path.suffix == ".parquet":
-        pd.DataFrame(rows).to_parquet(path)
-    elif path.suffix in (".csv", ".tsv"):
-        with open(path, "w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if path.suffix == ".csv" else "\t")
-            writer.writeheader()
-            writer.writerows(rows)
-    else:
-        path.write_text(text or "")
-    return str(path)
-
-
-def given(task) -> dict[str, wb.Example]:
-    """All examples, whichever split they are in."""
-    found: dict[str, wb.Example] = {}
-    for split in SPLITS:
-        with suppress(ValueError):  # one that has none
-            found |= {example.id: example for example in task.examples(split)}
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- layouts
@@ -398,46 +350,3 @@ def test_only_a_file_of_ones_own_has_a_layout(tmp_path):
         load_task("arith", layout=Layout(seed=1))
     with pytest.raises(ValueError, match=r"has no test part; .* a file with columns of its own is read by task jsonl"):
         load_task("gsm8k", written(tmp_path / "own.json", svamp(4))).examples("test")
-
-
-# ----------------------------------------------------------------------------------------------------------- in a run
-
-
-def test_from_a_file_to_a_run_a_store_and_the_same_run_again(tmp_path, tiny_folder, capsys):
-    path = written(tmp_path / "svamp.json", svamp(60))
-    own = ["--task", "jsonl", "--data", path, "--layout.labels", "Type", "--layout.seed", "3"]
-    what = ["--backbone", str(tiny_folder()), "--method", "soft-prompt"]
-    assert main(["tasks", *own]) == 0
-    assert "question: Body+Question" in capsys.readouterr().out
-    assert main(["train", *what, *own, *SHORT, "--out", str(tmp_path / "run")]) == 0
-    config = runs.read_config(tmp_path / "run")
-    assert config["task"] == "jsonl"
-    assert config["data"] == path
-    assert config["layout"]["question"] == "Body+Question"
-    assert config["layout"]["seed"] == 3
-    end = ["--decoding.max_new_tokens", "4", "--out", str(tmp_path / "t.nc")]
-    assert main(["collect", "--run", str(tmp_path / "run"), *end]) == 0
-    found = store.load(tmp_path / "t.nc")
-    expected = load_task("jsonl", path, layout=config["layout"]).examples("test")
-    assert found["example"].values.tolist() == [example.id for example in expected]
-    assert set(found["label_Type"].values.tolist()) == {"Subtraction"}
-    answer = wb.answering(tmp_path / "run", found)
-    assert answer.task.layout == load_task("jsonl", path, layout=config["layout"]).layout
-    again = ["train", "--config", str(tmp_path / "run" / "config.yaml"), "--out"]
-    assert main([*again, str(tmp_path / "again")]) == 0
-    assert (tmp_path / "run/config.yaml").read_bytes() == (tmp_path / "again/config.yaml").read_bytes()
-    assert main([*again, str(tmp_path / "run"), "--resume", "true"]) == 0
-    # another file is read by its own columns, and asked about in the same words
-    other = written(tmp_path / "test.jsonl", [{"question": "Tom has 3 pens. How many?", "answer": 3}])
-    assert main(["collect", "--run", str(tmp_path / "run"), "--data", other, *end]) == 0
-    assert store.load(tmp_path / "t.nc")["gold"].values.tolist() == ["3"]
-
-
-def test_help_lists_the_tasks(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "400")
-    for command in ("train", "collect", "tasks"):
-        with pytest.raises(SystemExit):
-            main([command, "--help"])
-        assert "one of arith, arith-shift, gsm8k" in capsys.readouterr().out
-    assert main(["tasks"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][-1] == "jsonl"
