@@ -214,7 +214,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         *_left(arms),
         *_covers(covered),
     ]
-    of = asked(len(setting.seeds))
+    of = asked(max(table["runs"].tolist()), min(table["runs"].tolist()))
     drawn = {
         "latent_sft": figures.bars(
             where(table, "measure", ["accuracy", "oracle accuracy"]), label="arm", color="measure", percent=True,
@@ -224,7 +224,8 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
             where(table, "measure", ["reasoning length"]), label="arm", x_title="reasoning (tokens or latents)", of=of,
         ),
         "latent_sft_thoughts": figures.bars(
-            joined(changed)[0], label="thoughts", percent=True, x_title="accuracy at ratio 2 (%)", of=of,
+            joined(changed)[0], label="thoughts", percent=True, x_title="accuracy at ratio 2 (%)",
+            of=asked(len(arms[TWO])),
         ),
     }  # fmt: skip
     if len(curve[0]):

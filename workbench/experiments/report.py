@@ -143,9 +143,10 @@ def against(
     )  # fmt: skip
 
 
-def asked(seeds: int) -> str:
-    """What a figure's n counts: "questions, 3 seeds"."""
-    return f"questions, {seeds} {'seed' if seeds == 1 else 'seeds'}"
+def asked(seeds: int, least: int | None = None) -> str:
+    """What a figure's n counts: "questions, 3 seeds"; or "1 to 3 seeds" where some have fewer."""
+    few = "" if least in (None, seeds) else f"{least} to "
+    return f"questions, {few}{seeds} {'seed' if seeds == 1 else 'seeds'}"
 
 
 def points(interval: Interval) -> str:
