@@ -76,7 +76,10 @@ def test_a_cap_of_none_and_a_mark_that_wins_at_once_are_counted(tmp_path):
         ({"layout.0.cot_ids": torch.zeros(0, dtype=torch.long)}, "layout.0.cot_ids' is empty"),
         ({"stage1.0.cot_ids": torch.tensor([[-1, 3, 4], [3, 4, 5]])}, "has ids behind its padding"),
         ({"stage2.0.prompt_ids": torch.full((2, 5), -1)}, "stage2.0.prompt_ids' has an empty row"),
-        ({"noise.0.temperature": torch.tensor(0.0)}, "noise.0.temperature' is 0; give a number above 0"),
+        (
+            {"noise.0.temperature": torch.tensor(0.0, dtype=torch.float64)},
+            "noise.0.temperature' is 0; give a number above 0",
+        ),
         ({"kl.0.tokens": torch.full((4, 6), 99)}, "kl.0.tokens' holds 99; give numbers from 0 to 33"),
         ({"think.0.end_ids": torch.zeros(0, dtype=torch.long)}, "think.0.end_ids' is empty"),
         ({"encoder.norm.weight": torch.ones(5)}, r"the weights encoder.\* in .* do not fit its config"),

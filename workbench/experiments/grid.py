@@ -35,6 +35,8 @@ from ..runs import begun, load_method
 from ..tasks import Layout, Split, Task, load_task
 from ..training.loop import TrainConfig, train
 
+FOLDER = str.maketrans({" ": "-", "/": "-", ",": None})  # of a condition, as the name of a folder
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -127,7 +129,7 @@ class Cell:
     def name(self) -> str:
         """Folder of the cell: its condition and seed."""
         words = [value if isinstance(value, str) else f"{key}={value:g}" for key, value in self.condition.items()]
-        return "_".join([*(words or [self.method]), f"seed{self.seed}"]).replace(" ", "-").replace("/", "-")
+        return "_".join([*(words or [self.method]), f"seed{self.seed}"]).translate(FOLDER)
 
     @property
     def steps(self) -> int:

@@ -210,7 +210,7 @@ class LatentMethod(nn.Module, ABC):
         """What is to be known before training, in one sentence; mostly empty."""
         return ""
 
-    def seen(self, prompts: Sequence[Prompt]) -> tuple[dict[str, float], tuple[str, ...]]:
+    def watched(self, prompts: Sequence[Prompt]) -> tuple[dict[str, float], tuple[str, ...]]:
         """More numbers about the probe set while training, and sentences where they are bad; mostly none."""
         return {}, ()
 

@@ -40,5 +40,5 @@ def look(
     if written:
         read = [(task.read(c.text, p.begun), p.example.answer) for c, p in zip(written, asked, strict=True)]
         seen["accuracy"] = sum(r is not None and task.same(r, gold) for r, gold in read) / len(read)
-    more, said = method.seen(prompts)
+    more, said = method.watched(prompts)
     return seen | more, said

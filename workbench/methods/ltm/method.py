@@ -229,7 +229,7 @@ class LTM(LatentMethod):
         return said
 
     @torch.no_grad()
-    def seen(self, prompts: Sequence[Prompt]) -> tuple[dict[str, float], tuple[str, ...]]:
+    def watched(self, prompts: Sequence[Prompt]) -> tuple[dict[str, float], tuple[str, ...]]:
         """Whether thoughts are read: their KL, dimensions that say something, the cost beside own and others'."""
         if not self.config.latents or len(prompts) < 2:
             return {}, ()
