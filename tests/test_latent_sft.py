@@ -2,20 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 import torch
+from latent_sft_taught import prompts, taught
 from torch import Tensor
 from torch.nn import functional as F
 
 from workbench.backbone import Backbone
 from workbench.backbone.leaves import states as leafy_states
-from workbench.methods import Prompt, build
+from workbench.methods import Prompt
 from workbench.methods.base import draw_seed
 from workbench.methods.latent_sft import (
     LatentSFT,
-    LatentSFTConfig,
     decoder_layout,
     encoder_layout,
     latent_layout,
@@ -29,17 +28,6 @@ ENCODER, DECODER, UNION, LAST = range(4)  # of the default legs
 @pytest.fixture(scope="module")
 def task() -> Task:
     return load_task("arith")
-
-
-def taught(backbone: Backbone, **options) -> LatentSFT:
-    own: dict[str, Any] = {"lora_rank": 0, "max_latents": 6} | options
-    method = build("latent-sft", backbone, LatentSFTConfig(**own), seed=1).eval()
-    assert isinstance(method, LatentSFT)
-    return method
-
-
-def prompts(method: LatentSFT, task: Task, count: int = 4) -> list[Prompt]:
-    return [method.render(example, task) for example in task.examples("train", count)]
 
 
 def doubled(method: LatentSFT) -> LatentSFT:

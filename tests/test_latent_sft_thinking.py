@@ -1,13 +1,13 @@
 """Latent-SFT at test: the latent loop, its end, answers behind it, and the oracle; settings that cannot be."""
 
 import dataclasses
-from typing import Any
 
 import pytest
 import torch
+from latent_sft_taught import prompts, taught
 from torch.nn import functional as F
 
-from workbench.backbone import Backbone, Decoding
+from workbench.backbone import Decoding
 from workbench.evidence.collect import collect
 from workbench.methods import Prompt, build
 from workbench.methods.latent_sft import LatentSFT, LatentSFTConfig, superposed
@@ -20,17 +20,6 @@ UNION, LAST = 2, 3  # of the default legs
 @pytest.fixture(scope="module")
 def task() -> Task:
     return load_task("arith")
-
-
-def taught(backbone: Backbone, **options) -> LatentSFT:
-    own: dict[str, Any] = {"lora_rank": 0, "max_latents": 6} | options
-    method = build("latent-sft", backbone, LatentSFTConfig(**own), seed=1).eval()
-    assert isinstance(method, LatentSFT)
-    return method
-
-
-def prompts(method: LatentSFT, task: Task, count: int = 4) -> list[Prompt]:
-    return [method.render(example, task) for example in task.examples("train", count)]
 
 
 def test_latents_are_what_a_plain_pass_makes_of_them(tiny, task):

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import latent_sft_taught
 import pytest
 import torch
+from latent_sft_taught import prompts
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -21,22 +24,12 @@ from workbench.training.loop import TrainConfig, train
 
 NO_ENCODER: dict[str, Any] = {"encoder": False, "encoder_share": 0.0, "union_share": 0.0, "decoder_share": 0.0}
 BUDGET = TrainConfig(examples=8, epochs=4, batch_size=4, optimizer="adamw", lr=1e-2, probe_examples=2, probe_every=99)
+taught = partial(latent_sft_taught.taught, max_latents=4)
 
 
 @pytest.fixture(scope="module")
 def task() -> Task:
     return load_task("arith")
-
-
-def taught(backbone: Backbone, **options) -> LatentSFT:
-    own: dict[str, Any] = {"lora_rank": 0, "max_latents": 4} | options
-    method = build("latent-sft", backbone, LatentSFTConfig(**own), seed=1)
-    assert isinstance(method, LatentSFT)
-    return method.eval()
-
-
-def prompts(method: LatentSFT, task: Task, count: int = 8) -> list[Prompt]:
-    return [method.render(example, task) for example in task.examples("train", count)]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -102,11 +95,11 @@ def test_a_leg_begins_with_the_run_of_the_leg_before(tiny, task, tmp_path):
     name = next(n for n in weights(first) if n.endswith("down_proj.weight"))
     assert torch.equal(weights(first)[name], weights(tmp_path / "union")[name])
     assert torch.equal(weights(first)[name], weights(tmp_path / "union")[name.replace("backbone", "encoder", 1)])
-    path = write_labels(begun, prompts(begun, task), tmp_path / "labels.safetensors")
+    path = write_labels(begun, prompts(begun, task, 8), tmp_path / "labels.safetensors")
     last = taught(tiny(), labels=str(path), **NO_ENCODER)
     assert last.encoder is None
-    found = last.start(0, prompts(last, task))
-    wanted = begun.labels(prompts(begun, task))
+    found = last.start(0, prompts(last, task, 8))
+    wanted = begun.labels(prompts(begun, task, 8))
     for prompt, own in zip(found, wanted, strict=True):
         assert torch.equal(prompt.given["tokens"], own["tokens"])
         assert torch.equal(prompt.given["weights"], own["weights"])
@@ -124,7 +117,7 @@ def test_a_leg_begins_with_the_run_of_the_leg_before(tiny, task, tmp_path):
 
 def test_labels_are_written_once_and_gone_on_from(tiny, task, tmp_path, monkeypatch):
     method, path = taught(tiny()), tmp_path / "labels.safetensors"
-    batch = prompts(method, task)
+    batch = prompts(method, task, 8)
     monkeypatch.setattr(labels, "BATCH", 3)
     made, make = [], method.labels
 
@@ -153,7 +146,7 @@ def test_labels_are_written_once_and_gone_on_from(tiny, task, tmp_path, monkeypa
 
 def test_wrong_labels_are_refused_with_one_sentence(tiny, task, tmp_path):
     method, path = taught(tiny()), tmp_path / "labels.safetensors"
-    batch = prompts(method, task)
+    batch = prompts(method, task, 8)
     write_labels(method, batch, path)
 
     def refused(sentence: str, own: LatentSFT = method, which: list[Prompt] = batch) -> None:
@@ -196,7 +189,7 @@ def test_a_chain_with_too_few_labels_is_refused(tiny, task, tmp_path):
 def test_without_encoder_or_file_the_last_leg_says_what_it_needs(tiny, task):
     method = taught(tiny(), **NO_ENCODER)
     with pytest.raises(ValueError, match="neither an encoder nor a file of them"):
-        method.start(0, prompts(method, task))
+        method.start(0, prompts(method, task, 8))
 
 
 def test_full_vocabulary_labels_hold_every_word(tiny, task):

@@ -380,7 +380,7 @@ def test_our_numbers_are_those_of_the_published_code(tmp_path):
 
 
 def test_the_plainly_written_step_that_speed_is_measured_against_finds_the_same():
-    from workbench.bench.inference import STEPS, Batch, flops, inner_steps
+    from workbench.bench.fast_loop import STEPS, Batch, flops, inner_steps
 
     batch = Batch(texts=2, tokens=10, width=16, heads=2, window=4, latents=4, vocabulary=20)
     found = inner_steps(batch, repeats=1, timer="cpu")

@@ -9,7 +9,7 @@ from own_files import SPLITS, given, svamp, written
 from workbench.__main__ import main
 from workbench.tasks import Layout, load_task
 from workbench.tasks.accounts import account
-from workbench.tasks.jsonl import RowsLeftOut
+from workbench.tasks.jsonl.task import RowsLeftOut
 
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k"
 
@@ -290,7 +290,7 @@ ODD = [
 ]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::workbench.tasks.jsonl.RowsLeftOut")
+@pytest.mark.filterwarnings("ignore::workbench.tasks.jsonl.task.RowsLeftOut")
 @pytest.mark.parametrize("seed", range(5))
 def test_whatever_columns_hold_it_is_read_or_one_sentence(tmp_path, seed):
     draw = random.Random(seed)

@@ -185,7 +185,7 @@ class Flight:
         """Read these prompts together and make the first input of all their copies."""
         embeds, mask = padded([self.prompts[k][self.common :] for k in fresh])
         last, copies = torch.tensor([embeds.shape[1] - 1], device=embeds.device), self.copies
-        begun, padding = self._begun(len(fresh)), (~mask).sum(1)
+        begun, padding = self._begun(fresh), (~mask).sum(1)
         mask = torch.nn.functional.pad(mask, (self.common, 0), value=True)
         out = self.model.run(embeds, mask, cache=begun, logits_at=last, hidden=True, layers=self.layers)
         if self.common and bool(padding.any()):
@@ -210,14 +210,14 @@ class Flight:
         )  # fmt: skip
         self._take(self.step(state), state, seats, index, torch.zeros_like(index))
 
-    def _begun(self, rows: int) -> Any:
-        """A cache of so many rows that have all read what is common to the prompts; None where that is nothing."""
+    def _begun(self, fresh: Sequence[int]) -> Any:
+        """A cache of these prompts that have all read what is common to them; None where that is nothing."""
         if not self.common:
             return None
         if self.begun is None:
             first = self.prompts[0][None, : self.common]
             self.begun = self.model.run(first, torch.ones_like(first[..., 0], dtype=torch.bool)).cache
-        cache = self.model.cache_for(range(rows))
+        cache, rows = self.model.cache_for(fresh), len(fresh)
         for number, layer in enumerate(self.begun.layers):
             cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), number)
         return cache

@@ -8,8 +8,8 @@ import torch
 from ..backbone import Backbone
 from ..runs import provenance
 from .diagnostics import diagnostics
+from .fast_loop import inner_steps
 from .generation import collecting, generation, queueing, writing_thoughts
-from .inference import inner_steps
 from .machine import Timer, copy_rate, description, matrix_rate
 from .models import eight_billion, mid_size
 from .optimizers import optimizing

@@ -28,25 +28,32 @@ def _method(given: Namespace, weights: bool = True) -> Any:
 
 def _method_and_task(given: Namespace) -> tuple[Any, Any]:
     """Those of `--run`, or those the options describe."""
+    from ..tasks import load_task
+
+    if given.run is not None:
+        method, task = _of_run(given, given.parse)
+    else:
+        task = load_task(given.task or options.TASK, given.data, given.parse, given.prompts, given.layout)
+        method = _method(given)
+    _say_prompts(task)
+    return method, task
+
+
+def _of_run(given: Namespace, parse: Any) -> tuple[Any, Any]:
+    """The method of `--run` and its task, or another that is named; what is not said of it is as in the run."""
     from ..plugins import remembered
     from ..runs import load_method, read_config
     from ..tasks import load_task
-    from ..tasks.layout import elsewhere, laid_out, over
+    from ..tasks.jsonl.layout import elsewhere, laid_out, over
 
-    if given.run is None:
-        task = load_task(given.task or options.TASK, given.data, given.parse, given.prompts, given.layout)
-        method = _method(given)
-    else:
-        about = read_config(given.run)
-        remembered(about)
-        known = about if given.task in (None, about["task"]) else {}
-        data, prompts = (getattr(given, name) or known.get(name) for name in ("data", "prompts"))
-        reading = over if data is None or placed(data) == known.get("data") else elsewhere
-        layout = reading(laid_out(known.get("layout")), given.layout)
-        method = load_method(given.run, step=given.step)
-        task = load_task(given.task or about["task"], data, given.parse, prompts, layout)
-    _say_prompts(task)
-    return method, task
+    about = read_config(given.run)
+    remembered(about)
+    known = about if given.task in (None, about["task"]) else {}
+    data, prompts = (getattr(given, name) or known.get(name) for name in ("data", "prompts"))
+    reading = over if data is None or placed(data) == known.get("data") else elsewhere
+    layout = reading(laid_out(known.get("layout")), given.layout)
+    method = load_method(given.run, step=given.step)
+    return method, load_task(given.task or about["task"], data, parse, prompts, layout)
 
 
 def _say_prompts(task: Any) -> None:
@@ -90,7 +97,7 @@ def tasks(given: Namespace) -> None:
     """Names and what they are; or of one task what was read, how, and what was left out."""
     from ..tasks import OWN, TASKS, load_task
     from ..tasks.accounts import about, account
-    from ..tasks.jsonl import RowsLeftOut
+    from ..tasks.jsonl.task import RowsLeftOut
 
     name = given.task or ("jsonl" if given.data else None)
     if name is None:
@@ -148,10 +155,8 @@ def _dry_run(given: Namespace, task: Any) -> int:
 
 
 def collect(given: Namespace) -> None:
-
     from .. import store
     from ..analysis.scores import accuracy, cost
-    from ..evidence.asking import NothingDiffers
     from ..evidence.collect import collect
 
     if given.out.suffix != ".nc":
@@ -161,15 +166,11 @@ def collect(given: Namespace) -> None:
             raise ValueError(f"--{name} is {shown(given[name])}; give a number below {2**31}")
     store.writable(given.out)
     method, task = _method_and_task(given)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", NothingDiffers)
-        warnings.showwarning = lambda message, *_: print(f"workbench: {message}", file=sys.stderr)
-        found = collect(
-            method, task, task.examples(given.split, given.count), split=given.split,
-            decoding=_decoding(given, method),
-            paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed,
-            change=given.change, readout=given.readout, out=given.out,
-        )  # fmt: skip
+    found = collect(
+        method, task, task.examples(given.split, given.count), split=given.split, decoding=_decoding(given, method),
+        paths=given.paths, draws=given.draws, batch_size=given.batch_size, seed=given.seed, change=given.change,
+        readout=given.readout, out=given.out,
+    )  # fmt: skip
     interval = accuracy(found)
     low, mean, high = (f"{100 * value:.1f}" for value in (interval.low, interval.mean, interval.high))
     print(f"{given.out}: {interval.n} questions, {mean} % right [{low}, {high}]")
@@ -210,16 +211,8 @@ def bounds(given: Namespace) -> None:
 
     from ..files import write_text
     from ..methods.base import prepared
-    from ..plugins import remembered
-    from ..runs import load_method, read_config
-    from ..tasks import load_task
 
-    about = read_config(given.run)
-    remembered(about)
-    known = about if given.task in (None, about["task"]) else {}
-    method = load_method(given.run, step=given.step)
-    data, layout = given.data or known.get("data"), known.get("layout") if given.data is None else None
-    task = load_task(given.task or about["task"], data, prompts=known.get("prompts"), layout=layout)
+    method, task = _of_run(given, "strict")
     found = method.bounds(prepared(method, task, task.examples(given.split, given.count), learned=True))
     if found is None:
         raise ValueError(

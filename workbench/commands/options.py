@@ -92,7 +92,9 @@ def collect(parser: ArgumentParser, argv: Sequence[str]) -> None:
     _answered(parser, argv)
     parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
     parser.add_argument("--draws", type=int, default=1, help="answers per thought")
-    what = "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (evidence/changes.py)"
+    what = (
+        "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (evidence/changes.py); oracle"
+    )
     parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
     parser.add_argument("--readout", type=int, default=0, help="words kept of what each thought is read as")
     parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
@@ -109,8 +111,7 @@ def counter(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def bounds(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder of a trained run")
     parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many steps")
-    parser.add_argument("--task", type=str | None, default=None, help="task whose texts are costed; default: the run's")
-    parser.add_argument("--data", type=str | None, default=None, help="what it reads; default: as in the run")
+    _task(parser, argv, None, "task whose texts are costed; default: the run's")
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split of the texts")
     parser.add_argument("--count", type=int, default=64, help="first texts of the split")
     parser.add_argument("--out", type=Path | None, default=None, help="file for the table as CSV")

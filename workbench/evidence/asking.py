@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..backbone import Decoding
+from ..config import Notice
 from ..methods import LatentMethod, Prompt, Thoughts
 from ..store import COORDINATES, storable
 from ..tasks import Example, Task
@@ -19,7 +20,7 @@ from .changes import Change, change_named
 _SAMPLED = 4096  # numbers of a frozen tensor that tell it from others
 
 
-class NothingDiffers(UserWarning):
+class NothingDiffers(Notice):
     """Several answers are asked for that can only be the same."""
 
 

@@ -39,7 +39,7 @@ from ..runs import read_metrics
 from ..tasks import Task, arith
 from ..training.plan import TrainConfig
 from .grid import Answers, Cell, Done, Setting
-from .report import Report, Values, asked, correct, difference, joined, points, sure, tabulate, where
+from .report import Report, asked, correct, difference, joined, numbers, points, sure, tabulate, where
 
 SETTING = Setting(
     task="arith",
@@ -180,18 +180,6 @@ def exited(done: Done) -> np.ndarray:
     return (counts < int(done.cell.options["max_latents"])).astype(float)
 
 
-def number(*names: str) -> Values:
-    """A number of `measured.json`, NaN where the arm has none."""
-
-    def value(done: Done) -> float:
-        found: Any = done.measured()
-        for name in names:
-            found = found.get(name, {}) if isinstance(found, dict) else {}
-        return float(found) if isinstance(found, int | float) else float("nan")
-
-    return value
-
-
 def report(setting: Setting, done: Sequence[Done]) -> Report:
     """Accuracy and length of every arm, what changed thoughts cost, exits, compression and parallelism."""
     arms: dict[str, list[Done]] = {}
@@ -199,9 +187,10 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
         arms.setdefault(str(cell.cell.condition["arm"]), []).append(cell)
     parts = [tabulate(own, {"accuracy": correct(), "reasoning length": length}) for own in arms.values()]
     for arm in (one for one in LATENT if one in arms):
-        exits = {"exit": exited, "exit, teacher-forced": number("teacher", "exit"),
-                 "early exit, teacher-forced": number("teacher", "early")}  # fmt: skip
-        parts.append(tabulate(arms[arm], {"oracle accuracy": correct("oracle"), **exits}))
+        exits = {"exit": exited, "exit, teacher-forced": numbers("teacher", "exit"),
+                 "early exit, teacher-forced": numbers("teacher", "early")}  # fmt: skip
+        measures = {"oracle accuracy": correct("oracle"), **exits}
+        parts.append(tabulate(arms[arm], measures, shares=list(measures)))
     named = {"oracle": "oracle", "own": "test"} | {one: one.partition(":")[0] for one in CHANGES}
     changed = [tabulate(arms[TWO], {"accuracy": correct(name)}, {"thoughts": said}) for said, name in named.items()]
     curve, covered = _compression(arms), _parallelism(arms)
@@ -247,7 +236,7 @@ def _compression(arms: dict[str, list[Done]]) -> tuple[pd.DataFrame, pd.DataFram
     parts = []
     for arm in (one for one in LATENT if one in arms and one != HIDDEN):
         for k in KS:
-            parts.append(tabulate(arms[arm], {"compression": number("compression", str(k))}, {"K": k}))
+            parts.append(tabulate(arms[arm], {"compression": numbers("compression", str(k))}, {"K": k}))
     table, runs = joined(parts)
     return table.dropna(subset=["mean"]), runs.dropna(subset=["mean"])
 
@@ -258,7 +247,7 @@ def _parallelism(arms: dict[str, list[Done]]) -> tuple[pd.DataFrame, pd.DataFram
     names = ("n_eff", "n_eff_naive", "n_eff_share", "n_eff_ratio", "runner_up", "paths")
     for arm in (one for one in (TWO, FOUR) if one in arms):
         for how in ("positional", "matched"):
-            parts.append(tabulate(arms[arm], {name: number(how, name) for name in names}, {"what": f"{arm}, {how}"}))
+            parts.append(tabulate(arms[arm], {name: numbers(how, name) for name in names}, {"what": f"{arm}, {how}"}))
     table, runs = joined(parts)
     return table.dropna(subset=["mean"]), runs.dropna(subset=["mean"])
 
@@ -323,7 +312,7 @@ def _exits(arms: dict[str, list[Done]]) -> list[str]:
     said = []
     for arm in (one for one in (TWO, FOUR) if one in arms):
         free = float(np.mean([exited(cell).mean() for cell in arms[arm]]))
-        taught = float(np.mean([number("teacher", "exit")(cell) for cell in arms[arm]]))
+        taught = float(np.mean([numbers("teacher", "exit")(cell) for cell in arms[arm]]))
         said.append(f"{arm} {free:.1%} free, {taught:.1%} behind the encoder's latents")
     return [f"Chains that end by themselves: {'; '.join(said)}."]
 

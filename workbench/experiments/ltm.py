@@ -42,7 +42,7 @@ from ..tasks.toy import toy_of
 from ..training.plan import TrainConfig
 from .grid import Answers, Cell, Done, Setting
 from .ltm_drawn import COUNTS_OF, HELD, SHORT, drawn
-from .report import Report, Values, correct, difference, joined, sure, tabulate
+from .report import Report, Values, correct, difference, joined, numbers, sure, tabulate
 
 SETTING = Setting(
     task="toy",
@@ -190,18 +190,6 @@ def _free(model: Any, task: Task) -> dict[str, float]:
 # ------------------------------------------------------------ what is reported
 
 
-def of(*path: str) -> Values:
-    """Numbers that a cell measured, by the names that lead to them; NaN where it has none."""
-
-    def value(done: Done) -> Any:
-        found: Any = done.measured()
-        for name in path:
-            found = found.get(name, {})
-        return np.nan if found == {} else found
-
-    return value
-
-
 def report(setting: Setting, done: Sequence[Done]) -> Report:
     """Bounds against steps, arms beside each other, keys, layers, and what is written from the prior."""
     long = [cell for cell in done if cell.cell.condition["toy"] == "long"]
@@ -211,18 +199,20 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
             short.setdefault(str(cell.cell.condition["arm"]), []).append(cell)
     parts = [tabulate(long, {"accuracy": correct()}), _by_steps(long)]
     parts += [_by_steps(cells) for arm, cells in short.items() if arm in COUNTS_OF]
-    measures: dict[str, Values] = {"bound": of("costs", "oracle"), "KL": of("costs", "kl")}
-    measures |= {name: of("costs", name) for name in ("importance", "prefix", "prefix by prior", "prior", "shuffled")}
-    measures |= {f"keys from {name}": of("keys", name) for name in ("mean", "sample", "shuffled", "prior", "zero")}
-    measures |= {f"free {name}": of("free", name) for name in ("distinct", "same key")}
-    measures |= {f"keys with {name}": of("layers", name) for name in long[0].measured()["layers"]}
-    parts += [tabulate(cells, measures) for cells in (long, *(short[arm] for arm in short if arm != AR))]
+    measures: dict[str, Values] = {"bound": numbers("costs", "oracle"), "KL": numbers("costs", "kl")}
+    measures |= {
+        name: numbers("costs", name) for name in ("importance", "prefix", "prefix by prior", "prior", "shuffled")
+    }
+    measures |= {f"keys from {name}": numbers("keys", name) for name in ("mean", "sample", "shuffled", "prior", "zero")}
+    measures |= {f"free {name}": numbers("free", name) for name in ("distinct", "same key")}
+    measures |= {f"keys with {name}": numbers("layers", name) for name in long[0].measured()["layers"]}
+    shares = [name for name in measures if name.startswith(("keys", "free"))]
+    thinking = (long, *(short[arm] for arm in short if arm != AR))
+    parts += [tabulate(cells, measures, shares=shares) for cells in thinking]
     if AR in short:
-        zero = of("costs", "zero")
+        zero = numbers("costs", "zero")
         parts.append(tabulate(short[AR], {"bound": zero, "KL": lambda cell: 0 * np.array(zero(cell))}))
     table, runs = joined(parts)
-    share = table["measure"].str.startswith(("keys", "free"))
-    table.loc[share, ["low", "high"]] = table.loc[share, ["low", "high"]].clip(0, 1)
     found = [*_target(long), _invalid(long, "long"), *_prefix(long), _diversity(long)]
     if HELD in short:
         found += [_invalid(short[HELD], "short"), *_collapse(short), *_better(short), *_latents(short)]
@@ -239,7 +229,7 @@ def _by_steps(cells: list[Done]) -> tuple[pd.DataFrame, pd.DataFrame]:
         [
             tabulate(
                 cells,
-                {f"{name} by steps": of("steps", str(steps), key) for name, key in names.items()},
+                {f"{name} by steps": numbers("steps", str(steps), key) for name, key in names.items()},
                 {"steps": steps},
             )
             for steps in LOOPS
@@ -249,7 +239,7 @@ def _by_steps(cells: list[Done]) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _seeds(cells: list[Done], *path: str) -> list[float]:
     """The mean of each seed."""
-    return [float(np.mean(of(*path)(cell))) for cell in cells]
+    return [float(np.mean(numbers(*path)(cell))) for cell in cells]
 
 
 def _target(cells: list[Done]) -> list[str]:
@@ -290,7 +280,7 @@ def _invalid(cells: list[Done], toy: str) -> str:
 
 
 def _interval(cells: list[Done], *path: str) -> Interval:
-    return crossed_interval(np.stack([np.atleast_1d(np.asarray(of(*path)(cell), dtype=float)) for cell in cells]))
+    return crossed_interval(np.stack([np.atleast_1d(np.asarray(numbers(*path)(cell), dtype=float)) for cell in cells]))
 
 
 def _collapse(short: dict[str, list[Done]]) -> list[str]:
@@ -316,7 +306,9 @@ def _better(short: dict[str, list[Done]]) -> list[str]:
     for arm, cells in short.items():
         if arm == HELD:
             continue
-        one = difference(cells, short[HELD], of("costs", "zero" if arm == AR else "oracle"), of("costs", "oracle"))
+        one = difference(
+            cells, short[HELD], numbers("costs", "zero" if arm == AR else "oracle"), numbers("costs", "oracle")
+        )
         told = sure(one) and abs(one.mean) >= MATTERS
         verdict = ("worse" if one.mean > 0 else "better") if told else "not told apart"
         said.append(f"{arm} {verdict} ({one.mean:+.2f} nats [{one.low:+.2f}, {one.high:+.2f}])")
@@ -338,7 +330,7 @@ def _latents(short: dict[str, list[Done]]) -> list[str]:
 
 def _prefix(cells: list[Done]) -> list[str]:
     """Do thoughts of the first half help with the second?"""
-    one = difference(cells, cells, of("costs", "prefix by prior"), of("costs", "prefix"))
+    one = difference(cells, cells, numbers("costs", "prefix by prior"), numbers("costs", "prefix"))
     return [
         f"The second half of a text costs {one.mean:.2f} nats less [{one.low:.2f}, {one.high:.2f}] beside thoughts of "
         "the first half than beside thoughts of the prior."

@@ -56,13 +56,26 @@ def statistic(name: str, store: str = "test") -> Values:
     return value
 
 
+def numbers(*path: str) -> Values:
+    """What a cell has measured, by the names that lead to it; NaN where it has none."""
+
+    def value(done: Done) -> Any:
+        found: Any = done.measured()
+        for name in path:
+            found = found.get(name, {})
+        return np.nan if found == {} else found
+
+    return value
+
+
 def tabulate(
-    done: Sequence[Done], measures: dict[str, Values], more: Condition | None = None
+    done: Sequence[Done], measures: dict[str, Values], more: Condition | None = None, shares: Sequence[str] = SHARES
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(table, runs): rows of measure, mean, low, high, n, runs per condition, and of measure, seed, mean per cell.
 
     Cells without a value (NaN) do not count; a mean of none is NaN, and `against` leaves it out.
-    `more` is added to every row's condition. An experiment can join several such tables.
+    `more` is added to every row's condition; intervals of `shares` end at 0 and 1. An experiment can join several such
+    tables.
     """
     rows, single = [], []
     for condition, cells in conditions(done):
@@ -71,7 +84,7 @@ def tabulate(
             about = {**condition, **(more or {}), "measure": measure}
             known = array[np.isfinite(array).all(axis=1)]  # thoughts that do not differ have no rank
             found = crossed_interval(known) if len(known) else Interval(np.nan, np.nan, np.nan, 0)
-            if measure in SHARES:
+            if measure in shares:
                 found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))  # NaN stays
             elif measure in POSITIVE:
                 found = replace(found, low=max(found.low, 0.0))

@@ -232,7 +232,7 @@ class LatentMethod(nn.Module, ABC):
     def writing(self, prompts: Sequence[Prompt], decoding: Decoding) -> Step:
         """How answers are written, input by input: words alone, unless a method makes thoughts between them.
 
-        `state.rows` counts the rows of all prompts, paths and draws (of which there are `state.copies`), in this order.
+        prompts: one for each path, which `state.prompts` counts; `state.rows` counts their draws (`state.copies` each).
         """
         return ending(words(decoding), self.backbone, [p.ends for p in prompts])
 
@@ -247,7 +247,7 @@ class LatentMethod(nn.Module, ABC):
         own = vectors.split(thoughts.mask.sum(-1).flatten().tolist())  # by example, then path
         rows = [torch.cat([before[i // paths], found, after[i // paths]]) for i, found in enumerate(own)]
         seeds = [draw_seed(seed, p.example.id, path) for p in prompts for path in range(paths)]
-        step = self.writing(prompts, decoding)
+        step = self.writing([p for p in prompts for _ in range(paths)], decoding)
         flat = self.backbone.generate(rows, decoding, draws=draws, seeds=seeds, step=step, layers=self.layers)
         return [flat[k : k + paths] for k in range(0, len(flat), paths)]
 

@@ -5,15 +5,17 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from ..files import checked, logged_jsonl, quoted, read_yaml, write_text
 from ..places import DATA, INSTALLED
 from ..plugins import loaded
 from .owners import note_process, refuse
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Where runs go unless told otherwise: git ignores it, and without a checkout it is in the folder one works in.
 RUNS = Path("data/runs") if INSTALLED else DATA / "runs"
@@ -42,13 +44,15 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return checked(config, SETTINGS, str(path), "give the folder of a run that `workbench train` made")
 
 
-def read_metrics(folder: str | Path, fields: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_metrics(folder: str | Path, fields: tuple[str, ...] = ()) -> "pd.DataFrame":
     """metrics.jsonl as a table, a row per logged step; NaN where a row lacks a value.
 
     fields: what each row must have beside its step. A last line that is torn is not there yet. ValueError, naming the
     line, where a value is no number (`warnings`, a list of sentences, aside), or where steps do not rise from row to
     row.
     """
+    import pandas as pd  # here: training begins without it
+
     path = Path(folder) / "metrics.jsonl"
     rows, last = [], -1
     for number, row in logged_jsonl(path, {"step": int, **dict.fromkeys(fields, float)}):

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Literal, TypeVar, get_args, overload
 
 from ..files import placed
-from .layout import Layout, laid_out
+from .jsonl.layout import Layout, laid_out
 from .prompts import Pack, load_pack
 from .wording import read, shown, worded
 
@@ -153,7 +153,7 @@ TASKS = {
     "strategyqa": ("strategyqa", "task"),
     "date_understanding": ("date_understanding", "task"),
     "date_understanding-all": ("date_understanding", "whole"),
-    "jsonl": ("jsonl", "task"),
+    "jsonl": ("jsonl.task", "task"),
     "toy": ("toy", "task"),
     "text": ("text", "task"),
 }
@@ -171,7 +171,7 @@ def load_task(
 
     `prompts` is a prompt pack, a YAML file with the task's message in other words (`workbench/tasks/prompts.py`), or a
     wording such as "plain:4", a plain reply form and four examples (`workbench/tasks/wording.py`).
-    `layout` says how the file of task "jsonl" is read (`workbench/tasks/layout.py`).
+    `layout` says how the file of task "jsonl" is read (`workbench/tasks/jsonl/layout.py`).
 
     `parse="reference"` reads and compares answers as LTA-Thinker's published evaluation does, mistakes included: signs
     are lost, the article "a" is option A, the last yes or no wins in any sense, LaTeX is compared as a string

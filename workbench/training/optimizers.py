@@ -14,8 +14,8 @@ ROUNDS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iter
 class Muon(torch.optim.Muon):
     """torch's Muon, whose matrix products are in a precision that the weights' device is fast at.
 
-    torch's own are always in bfloat16. A processor without units for it takes hundreds of times as long then as in
-    float32, and no less precise a number is needed there.
+    torch's own are always in bfloat16, which is many times slower than float32 on a processor without units for it
+    (`workbench bench training` says how much).
     """
 
     def __init__(self, params: Any, lr: float, weight_decay: float, precision: Literal["auto", "bfloat16", "float32"]):

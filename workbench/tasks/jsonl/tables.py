@@ -11,8 +11,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ..files import from_json, numbered_jsonl, read_text, shown
-from .records import json_value, numbered_json
+from ...files import from_json, numbered_jsonl, read_text, shown
+from ..records import json_value, numbered_json
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 ADVICE = "a list of objects, one for each question"

@@ -12,12 +12,12 @@ from functools import partial
 from string import ascii_uppercase
 from typing import Any
 
-from ..files import quoted
-from .answers import boxed, math_answer, number_answer, option_letter, same_text, same_word, text_answer, yes_or_no
-from .equality import equal_math
-from .gsm8k import worked_line
+from ...files import quoted
+from ..answers import boxed, math_answer, number_answer, option_letter, same_text, same_word, text_answer, yes_or_no
+from ..equality import equal_math
+from ..gsm8k import worked_line
+from ..number import equal_numbers
 from .layout import NONE, Kind, Layout, split_names
-from .number import equal_numbers
 
 MOST_OPTIONS = 10
 LETTERED = re.compile(r"\(?([A-J])[).:]\s*(.*)", re.DOTALL)

@@ -16,13 +16,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..config import Notice
-from ..files import shown, visible
-from . import Example, Split, Task
+from ...config import Notice
+from ...files import shown, visible
+from .. import Example, Split, Task
+from ..records import ORDER, measured
 from .layout import NONE, Kind, Layout, resolved, split_names
-from .records import ORDER, measured
-from .tables import PARTS, READERS, part_of, rows
-from .taking import (
+from .rows import (
     NAMED,
     Reading,
     Refused,
@@ -39,6 +38,7 @@ from .taking import (
     steps,
     text,
 )
+from .tables import PARTS, READERS, part_of, rows
 
 DEV, TEST, SEED = 0.1, 0.2, 0  # shares of train, where no file is the split's, and the seed of the hash
 NO_ID, SAME_ID = "there is no id", "the id stands before"

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
-from ..config import bounded, choose, configured
-from ..files import quoted
+from ...config import bounded, choose, configured
+from ...files import quoted
 
 Kind = Literal["number", "choice", "yes-no", "text", "latex"]
 NONE = "none"  # of a column: there is none, although one has a usual name
