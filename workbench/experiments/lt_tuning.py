@@ -12,8 +12,10 @@ batches and at the same learning rate:
     state scaled      the full arm with states as long as the words' inputs
     longer start      plain and full where the stage of plain chain of thought is a whole epoch: 1, 1 and 2
     ten epochs        plain and full with the paper's number of epochs, 1, 2 and 7, in batches of 32 as its first stage
+    more examples     that with twice the examples
 
-The paper's shares of four epochs are 0.4, 0.8 and 2.8. The two further budgets were chosen on arith-shift's dev.
+The paper's shares of four epochs are 0.4, 0.8 and 2.8. The three further budgets were chosen on arith-shift's dev, the
+last one after the others' results were known.
 
 Decided before the runs: 2 points of accuracy is an effect that matters. Of a difference, paired by seed and question,
 with its 95 % interval: "A gains on B" holds if the interval is above 0 and not below 2 points, does not hold if it is
@@ -59,6 +61,7 @@ PLAIN, FULL, PAUSE, OFF, SCALED, STATES, COCONUT = (
 )  # fmt: skip
 LATER_PLAIN, LATER, LATER_OFF = (f"{arm}, longer start" for arm in (PLAIN, FULL, OFF))
 TEN_PLAIN, TEN, TEN_OFF = (f"{arm}, ten epochs" for arm in (PLAIN, FULL, OFF))
+MORE_PLAIN, MORE, MORE_OFF = (f"{arm}, more examples" for arm in (PLAIN, FULL, OFF))
 NO_MARKS: dict[str, Any] = {"placement": "none", "test_thoughts": False}
 START = {"plain_share": 0.25, "state_share": 0.25}  # of the epochs: 1, 1 and 2
 ARMS: dict[str, dict[str, Any]] = {  # what differs from paper-1b
@@ -72,11 +75,17 @@ ARMS: dict[str, dict[str, Any]] = {  # what differs from paper-1b
     LATER: START,
     TEN_PLAIN: NO_MARKS,
     TEN: {},
+    MORE_PLAIN: NO_MARKS,
+    MORE: {},
 }
-OFFS = {FULL: OFF, LATER: LATER_OFF, TEN: TEN_OFF}  # arms that answer with marks forbidden too
-PAIRS = {FULL: PLAIN, LATER: LATER_PLAIN, TEN: TEN_PLAIN}  # the same steps with and without marks
-FURTHER = (LATER, LATER_PLAIN, TEN, TEN_PLAIN)  # budgets that are tried on the setting's task alone
-TEN_EPOCHS = {"epochs": 10, "batch_size": 32}
+# arms that answer with marks forbidden too, and the same steps with and without marks
+OFFS = {FULL: OFF, LATER: LATER_OFF, TEN: TEN_OFF, MORE: MORE_OFF}
+PAIRS = {FULL: PLAIN, LATER: LATER_PLAIN, TEN: TEN_PLAIN, MORE: MORE_PLAIN}
+TEN_EPOCHS: dict[str, Any] = {"epochs": 10, "batch_size": 32}
+MORE_EXAMPLES = {**TEN_EPOCHS, "examples": 1000}
+FURTHER: dict[str, dict[str, Any]] = {  # budgets that are tried on the setting's task alone
+    LATER: {}, LATER_PLAIN: {}, TEN: TEN_EPOCHS, TEN_PLAIN: TEN_EPOCHS, MORE: MORE_EXAMPLES, MORE_PLAIN: MORE_EXAMPLES,
+}  # fmt: skip
 CHAINED = (FULL, STATES, SCALED, COCONUT)  # whose chains are compared
 
 
@@ -92,7 +101,7 @@ def cells(setting: Setting) -> list[Cell]:
         for arm, options in ARMS.items():
             if arm in FURTHER and task != setting.task:
                 continue
-            training = replace(setting.training, **TEN_EPOCHS) if arm in (TEN, TEN_PLAIN) else setting.training
+            training = replace(setting.training, **FURTHER.get(arm, {}))
             measure = along if arm in (FULL, PAUSE) else None
             for seed in setting.seeds:
                 own = {"cap": CAP, "cap_fusion": CAP, **options}
@@ -221,7 +230,7 @@ def _compared(arms: dict[str, list[Done]], domain: str) -> dict[str, Interval]:
     arms, right = _answered(arms, domain), correct(domain)
     pairs = {arm: plain for arm, plain in PAIRS.items() if arm in arms}
     found = {f"{arm} - {plain}": difference(arms[arm], arms[plain], right) for arm, plain in pairs.items()}
-    for arm in (LATER, TEN):
+    for arm in (LATER, TEN, MORE):
         if arm in arms:
             found[f"{arm} - {FULL}"] = difference(arms[arm], arms[FULL], right)
     if domain == "test":
