@@ -91,6 +91,21 @@ def test_the_precision_is_a_setting_of_training(monkeypatch):
         TrainConfig(muon_precision="float16")  # pyright: ignore[reportArgumentType]
 
 
+def test_how_fast_adamw_forgets_is_a_setting_of_training():
+    for optimizer, place in (("muon", 1), ("adamw", 0)):
+        config = TrainConfig(optimizer=optimizer, adamw_beta2=0.95)
+        assert make_optimizers(Paced(2, 3), config)[place].defaults["betas"] == (0.9, 0.95)
+    with pytest.raises(ValueError, match=r"adamw_beta2 is 1.0; give a number from 0 to 0.9999"):
+        TrainConfig(adamw_beta2=1.0)
+
+
+class Paced(nn.Linear):
+    """As much of a method as optimisers look at."""
+
+    def pace(self, name: str) -> float:
+        return 1.0
+
+
 def test_steps_of_all_optimizers_are_timed(tiny, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     found = optimizing(tiny(), Shape(constant=4, question=8, target=6), repeats=1, timer="cpu")

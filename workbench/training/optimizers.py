@@ -66,6 +66,7 @@ def make_optimizers(method: LatentMethod, config: TrainConfig) -> list[torch.opt
     Under AdamW each parameter has the method's own pace (`LatentMethod.pace`). Muon needs none: its steps are as long
     in a wide matrix as in a narrow one.
     """
+    betas = (0.9, config.adamw_beta2)
     tables = {id(p) for module in method.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
     named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if p.ndim == 2 and name.endswith("weight") and id(p) not in tables]
@@ -76,11 +77,11 @@ def make_optimizers(method: LatentMethod, config: TrainConfig) -> list[torch.opt
             {"params": [p for name, p in named if paces[name] == one], "lr": lr * one, "peak": lr * one}
             for one in sorted(set(paces.values()) or {1.0}, reverse=True)  # nothing to train is said elsewhere
         ]
-        return [torch.optim.AdamW(groups, lr=lr, weight_decay=config.weight_decay)]
+        return [torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=config.weight_decay)]
     chosen = {id(p) for p in matrices}
     rest = [p for _, p in named if id(p) not in chosen]
     muon = Muon([{"params": matrices, "peak": config.lr}], config.lr, config.weight_decay, config.muon_precision)
     adamw = torch.optim.AdamW(
-        [{"params": rest, "peak": config.adamw_lr}], lr=config.adamw_lr, weight_decay=config.weight_decay
+        [{"params": rest, "peak": config.adamw_lr}], lr=config.adamw_lr, betas=betas, weight_decay=config.weight_decay
     )
     return [muon, adamw] if rest else [muon]

@@ -62,6 +62,8 @@ class TrainConfig:
     """Peak learning rate of Muon's matrices, or of everything under AdamW."""
     adamw_lr: float = 0.002
     """Peak learning rate of what AdamW trains beside Muon."""
+    adamw_beta2: float = 0.999
+    """How slowly AdamW forgets squared gradients; language models that learn from nothing often take 0.95."""
     warmup: float = 0.1
     """Share of steps over which learning rates rise; they fall linearly to zero afterwards."""
     weight_decay: float = 0.0
@@ -94,7 +96,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         allowed(self)
         rates = dict.fromkeys(("lr", "adamw_lr", "prefix_cache_gib"), (0.0, math.inf))
-        bounded(self, warmup=(0, 1), weight_decay=(0, 1e6), clip=(1e-9, math.inf), **rates)
+        bounded(self, warmup=(0, 1), weight_decay=(0, 1e6), clip=(1e-9, math.inf), adamw_beta2=(0, 0.9999), **rates)
         bounded(self, probe_answers=(0, self.probe_examples))
         plain = [name for name in ("padded", "full_logits", "gradient_checkpointing") if getattr(self, name)]
         if self.compile and plain:
