@@ -8,10 +8,15 @@ from families import family
 import workbench as wb
 from workbench.methods import METHODS, build
 from workbench.methods.lt_tuning import LTTuningConfig
+from workbench.methods.ltm import LTMConfig
 from workbench.methods.soft_thinking import SoftThinkingConfig
 from workbench.tasks import TASKS, load_task
 
-SHORT = {"soft-thinking": SoftThinkingConfig(max_thoughts=3), "lt-tuning": LTTuningConfig(forced_thoughts=2)}
+SHORT = {
+    "soft-thinking": SoftThinkingConfig(max_thoughts=3),
+    "lt-tuning": LTTuningConfig(forced_thoughts=2),
+    "ltm": LTMConfig(width=16, layers=1, heads=1, latents=2, test_steps=2),
+}
 DATES = {
     "examples": [
         {"input": f"Tom was born {day} days ago. When?", "target_scores": {"05/09/2001": 1, "06/01/2001": 0}}
