@@ -93,7 +93,8 @@ def collect(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
     parser.add_argument("--draws", type=int, default=1, help="answers per thought")
     what = (
-        "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (evidence/changes.py); oracle"
+        "dropped, zeroed, shuffled, averaged, random, noised:X, truncated:K, without:K, swapped:K, scaled:X, spread:X "
+        "(evidence/changes.py); oracle"
     )
     parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
     parser.add_argument("--readout", type=int, default=0, help="words kept of what each thought is read as")

@@ -53,7 +53,7 @@ from .divergences import (
     vocabulary_kl,
 )
 from .gaussianity import HenzeZirkler, Mardia, henze_zirkler, mahalanobis_qq, mardia
-from .information import Information, classifier_information, knn_information
+from .information import Information, Reading, classifier_information, knn_information, reading
 from .positive import PositiveStep, choice_stability, focus_weights, positive_step, random_step
 from .readout import (
     Parallelism,
@@ -97,6 +97,7 @@ __all__ = [
     "Mardia",
     "Parallelism",
     "PositiveStep",
+    "Reading",
     "Swapped",
     "Thresholds",
     "VariancePart",
@@ -159,7 +160,7 @@ __all__ = [
     "qq_table",
     "random_step",
     "readout_table",
-    "relative_spread",
+    "reading",
     "rule_agreement",
     "rule_table",
     "settled",
