@@ -22,12 +22,11 @@ first those of which it finds more than in the question's own embeddings. Reader
 need not be used.
 """
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -64,6 +63,7 @@ TABLES = {  # the tables of an `Evidence` -> their columns
                 "classes", "n"],
     "attention": ["measure", "value", "low", "high", "n"],
 }  # fmt: skip
+TEXTS = ("source", "measure", "slot", "how", "step", "label")  # columns; all others are numbers
 
 
 @dataclass(frozen=True)
@@ -224,14 +224,7 @@ def read(path: str | Path) -> Evidence:
     tables = {}
     for name, columns in TABLES.items():
         rows = checked(found["tables"], {name: list}, shown(path), advice)[name]
-        frame = pd.read_json(io.StringIO(json.dumps(rows)), orient="records", dtype=False, convert_dates=False)
-        lacks = [column for column in columns if rows and column not in frame]
-        if lacks:
-            raise ValueError(f"{shown(path)}: its table {name!r} lacks {lacks[0]!r}; {advice}")
-        frame = frame if rows else table(name, [])
-        text = [column for column in ("source", "measure", "slot", "how", "step", "label") if column in columns]
-        tables[name] = frame[columns].astype({column: object for column in text})
+        kinds = {column: str if column in TEXTS else float for column in columns}
+        rows = [checked(row, kinds, f"{shown(path)}, table {name!r}", advice) for row in rows]
+        tables[name] = table(name, [tuple(row[column] for column in columns) for row in rows])
     return Evidence(**tables, notes=tuple(map(str, found["notes"])), about=found["about"])
-
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
