@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from workbench.analysis import evidence as rule
-from workbench.analysis.evidence import LEAST, MEASURES, NOTHING, Evidence, read, state, table, write
+from workbench.analysis.evidence import LEAST, MEASURES, NOTHING, Evidence, read_evidence, state, table, write_evidence
 from workbench.backbone import Completion
 from workbench.evidence.standard import assess
 from workbench.methods import METHODS, LatentMethod, Thoughts, build
@@ -272,8 +272,8 @@ def test_what_is_undecided_says_what_would_tell():
 
 def test_what_is_written_is_read_again(planted, tmp_path):
     found = weighed(planted(lambda example: example.answer, lambda example, word: word if word.isdigit() else "0"))
-    path = write(found, tmp_path / "deep")
-    again = read(tmp_path / "deep")
+    path = write_evidence(found, tmp_path / "deep")
+    again = read_evidence(tmp_path / "deep")
     assert path == tmp_path / "deep" / "evidence.json"
     assert (again.kind, again.sentence, again.notes) == (found.kind, found.sentence, found.notes)
     for name, one in found.tables().items():
@@ -296,4 +296,4 @@ def test_what_is_written_is_read_again(planted, tmp_path):
 def test_what_is_no_evidence_is_refused(tmp_path, text, complaint):
     (tmp_path / "evidence.json").write_text(text)
     with pytest.raises(ValueError, match=complaint):
-        read(tmp_path)
+        read_evidence(tmp_path)

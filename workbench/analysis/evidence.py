@@ -206,7 +206,7 @@ def _undecided(found: Evidence, states: Mapping[str, State], what: str) -> tuple
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def write(found: Evidence, folder: str | Path) -> Path:
+def write_evidence(found: Evidence, folder: str | Path) -> Path:
     """`folder`/evidence.json with all tables, the sentence and where it comes from; whole or not at all."""
     content = {"kind": found.kind, "sentence": found.sentence, "notes": list(found.notes), "about": found.about}
     tables = {name: json.loads(one.to_json(orient="records")) for name, one in found.tables().items()}
@@ -215,8 +215,8 @@ def write(found: Evidence, folder: str | Path) -> Path:
     return path
 
 
-def read(path: str | Path) -> Evidence:
-    """What `write` has written, from its file or folder; ValueError, one sentence, where it is something else."""
+def read_evidence(path: str | Path) -> Evidence:
+    """What `write_evidence` has written, from its file or folder; ValueError, one sentence, where it is something else."""
     path = Path(path)
     path, what = path / FILE if path.is_dir() else path, "the evidence.json that `workbench evidence` has written"
     advice = f"give {what}"

@@ -99,6 +99,24 @@ def assess(
     )
 
 
+def planned(
+    method: LatentMethod, task: Task, examples: Sequence[Example], slots: int = SLOTS, snapshots: int = 0
+) -> str:
+    """What `assess` will do, in one sentence: it thinks about three questions to know how many slots there are."""
+    prompts = [method.render(example, task) for example in examples[:3]]
+    with torch.no_grad():
+        count = method.eval().think(prompts).mask.shape[2]
+    if not count:
+        return f"{len(examples)} questions, no thoughts before the answers: answers free and forced"
+    single = min(count, slots) if count > 1 else 0
+    sources = 5 + bool(method.trained) + 2 * (method.needs == "model")
+    free = len(FREE) - (method.needs != "model")
+    return (
+        f"{len(examples)} questions, thoughts in up to {count} slots: {free} free and "
+        f"{sources + 2 * single + 2 * snapshots} forced answers to each, and {3 * sources + 4 * single} likelihoods"
+    )
+
+
 class _Subject:
     """A method with its questions: thinks, answers and costs texts behind any thoughts, batch after batch."""
 
