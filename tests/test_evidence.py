@@ -7,14 +7,14 @@ hangs on the thoughts that it is given and on nothing else. So each case is know
 import random
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
 from workbench.analysis import evidence as rule
-from workbench.analysis.evidence import LEAST, MEASURES, NOTHING, Evidence, read_evidence, state, table, write_evidence
+from workbench.analysis.evidence import FEWEST, LEAST, MEASURES, NOTHING, Evidence, read_evidence, state, table, write_evidence
 from workbench.backbone import Completion
 from workbench.evidence.standard import assess
 from workbench.methods import METHODS, LatentMethod, Thoughts, build
@@ -198,10 +198,7 @@ def test_a_method_without_thoughts_has_none(tiny):
     task = Task("planted", examples, parse, lambda a, b: a == b, answer_tokens=4)
     found = assess(build("cot", tiny()), task, task.examples("test", 6), looked=2)
     assert found.kind == "none"
-    assert found.sentence == (
-        "The thoughts have no place before the answers: no thoughts stand before the answers, so that none can be "
-        "swapped."
-    )
+    assert found.sentence == "There are no thoughts before the answers, so that none can be swapped."
     assert set(found.values["measure"]) == {"free", "forced"}
     assert len(found.effects) == len(found.swaps) == 0
 
@@ -261,6 +258,13 @@ def test_a_content_that_costs_answers_says_so():
     assert "and yet answers are worse for it: without thoughts answers lose -20.0 points" in found.sentence
 
 
+def test_few_questions_decide_nothing():
+    found = made([YES, YES], [YES, YES])
+    few = replace(found, effects=found.effects.assign(n=FEWEST - 1))
+    assert few.kind == "undecided"
+    assert "49 questions tell nothing" in few.sentence
+
+
 def test_what_is_undecided_says_what_would_tell():
     found = made([NO, NO], [(0.0, -0.1, 0.1), NO])
     assert found.sentence.startswith("Undecided whether they do anything: without thoughts answers lose 0.0 points")
@@ -282,6 +286,7 @@ def test_what_is_written_is_read_again(planted, tmp_path):
             left, right = one[column].tolist(), again.tables()[name][column].tolist()
             assert right == (pytest.approx(left) if isinstance(left[0], float) else left), column
     assert again.about["questions"] == QUESTIONS
+    assert again.about["method"] == "planted"
     assert np.isfinite(again.about["seconds"])
 
 

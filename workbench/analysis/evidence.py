@@ -7,7 +7,8 @@ Each is a paired difference by question, measured five ways (`MEASURES`), with i
 95 %. An effect is *there* where its interval is above 0 and its mean at least `LEAST`, *harmful* where the same holds
 below 0, *absent* where the interval is within `NOTHING` around 0, and open in every other case.
 
-    nothing is thought before the answer                       none        "have no place before the answers"
+    nothing is thought before the answer                       none        "there are no thoughts ..."
+    fewer than `FEWEST` questions                              undecided
     content is there in any measure                            content     "carry X about their question"
     content is harmful in one, and there in none               harm        "do harm": another question's do better
     presence is absent in all                                  nothing     "do nothing"
@@ -35,6 +36,7 @@ from ..files import checked, read_json, shown, write_text
 Kind = Literal["content", "prompt", "nothing", "harm", "undecided", "none"]
 LEVEL = 0.99  # of every interval: five measures together hold with 95 %
 LEAST = 0.01  # a share of the questions, or nats per token: a smaller effect does not count, however sure
+FEWEST = 50  # questions: with fewer, intervals are narrower than they should be
 NOTHING = 0.05  # likewise: an interval within this around 0 is no effect that matters
 FILE = "evidence.json"
 MEASURES = {  # in the order in which a presence is looked for -> what it is of
@@ -55,6 +57,7 @@ SOURCES = {  # of thoughts -> what they are
     "nearest": "each replaced by the nearest token's embedding",
     "none": "no thoughts",
 }
+CONTROL = "control: "  # how the names of sources begin that are methods of their own, trained as controls
 TABLES = {  # the tables of an `Evidence` -> their columns
     "values": ["source", "measure", "value", "low", "high", "n"],
     "effects": ["source", "measure", "difference", "low", "high", "n"],
@@ -123,15 +126,21 @@ def judged(found: Evidence) -> tuple[Kind, str]:
     """Kind and sentence, by the rule at the head of this file."""
     content, presence = (_states(found.effects, source) for source in ("other", "none"))
     if not content:
-        thoughts = next((note for note in found.notes if note.startswith("no thoughts")), "no thoughts were measured")
-        return "none", f"The thoughts have no place before the answers: {thoughts}."
+        if found.about.get("within"):
+            return "none", "There are no thoughts before the answers, only within them, where none can be swapped."
+        return "none", "There are no thoughts before the answers, so that none can be swapped."
+    count = int(found.effects["n"].max())
+    if count < FEWEST:
+        return "undecided", f"Undecided: {count} questions tell nothing, give at least {FEWEST}, better 500."
     named = {where: name for name in ("there", "harmful") for where, is_ in content.items() if is_ == name}
     told = {measure: _said(found.effects, "other", measure) for measure in content}
     here = [measure for measure, is_ in content.items() if is_ == "there"]
     if here:
         worse = presence.get("free") == "harmful"
         harm = f"; and yet answers are worse for it: {_said(found.effects, 'none', 'free')}" if worse else ""
-        return "content", f"The thoughts carry {carried(found)} about their question: {told[here[0]]}{harm}."
+        what = carried(found)
+        said = f"{what} about their question" if what else "something about their question that no label here names"
+        return "content", f"The thoughts carry {said}: {told[here[0]]}{harm}."
     if named:
         first = next(measure for measure, is_ in content.items() if is_ == "harmful")
         return "harm", f"The thoughts do harm: {told[first]}, so that another question's do better."
@@ -152,7 +161,8 @@ def judged(found: Evidence) -> tuple[Kind, str]:
 
 
 def carried(found: Evidence) -> str:
-    """What thoughts say about their question: the donor's answer that answers follow, and labels that are read."""
+    """What thoughts say about their question: the donor's answer that answers follow, and labels that are read; "" where
+    it has no name here."""
     whole = found.swaps[(found.swaps["slot"] == "all") & (found.swaps["step"] == "")]
     names = ["the answer"] if any(state(row) == "there" for row in whole.to_dict("records")) else []
     rows = [row for row in found.readers.to_dict("records") if row["low"] > max(0, row["floor"]) + LEAST]
@@ -160,9 +170,7 @@ def carried(found: Evidence) -> str:
     rows = beyond or ([] if names else rows)
     rows.sort(key=lambda row: row["nats"] / row["entropy"], reverse=True)
     names += [_label(row) for row in rows[:3] if not (names and row["label"] == "answer")]
-    if not names:
-        return "something that no label here names"
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return "" if not names else " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _label(row: Mapping[str, Any]) -> str:

@@ -218,6 +218,8 @@ def evidence(given: Namespace) -> None:
         raise ValueError("a method without a run has no folder of its own: give --out, or --run")
     if given.run is None and (given.along or given.controls):
         raise ValueError("--along and --controls go on from a run's snapshots and settings: give --run")
+    if given.controls and given.task is not None:
+        raise ValueError("controls are trained and answered on the run's own task: leave --task or --controls out")
     out = given.out or given.run / "evidence"
     method, task = _method_and_task(given)
     examples = task.examples(given.split, given.count)

@@ -9,7 +9,7 @@ each slot taken away; readers with floors; attention on thoughts over their shar
 `workbench/analysis/evidence.py`.
 
 Of N questions and S slots: every question is thought about twice (by the method as it was before training, too); five
-free answers; 8 + 2 S short forced answers; 22 + 4 S likelihoods of a target; 64 readings with attention at most.
+free answers; 8 + 2 S short forced answers; 24 + 4 S likelihoods of a target; 32 answers read again with attention. `planned` says it for a run.
 """
 
 import time
@@ -82,12 +82,14 @@ def assess(
     swaps = [*_swaps(subject, replies, ""), *_along(subject, snapshots or {})] if thinks else []
     readers = _readers(subject, own, notes) if thinks else []
     if not thinks:
-        notes.append("no thoughts stand before the answers, so that none can be swapped")
+        notes.append("no thoughts stand before the answers: nothing is swapped, taken away or read")
+    elif not subject.chained:
+        notes.append("the gold chain has no cost: the replies that the method learns hold no worked steps")
     about = runs.describe_method(method) | {
         "task": task.name, "split": split or task.split_of(examples), "questions": len(examples), "seed": seed,
         "training_step": method.training_step, "level": LEVEL, **runs.provenance(),
     }  # fmt: skip
-    attention = _attention(subject, examples[:looked], notes)
+    attention, within = _attention(subject, examples[:looked], notes)
     return Evidence(
         table("values", [(name, *row) for name, rows in found.items() for row in _values(rows)]),
         table("effects", [(name, *row) for name in found if name != "own" for row in _effects(found, name)]),
@@ -95,7 +97,7 @@ def assess(
         table("readers", readers),
         table("attention", attention),
         tuple(notes),
-        about | {"seconds": round(time.time() - began, 1)},
+        about | {"within": within, "seconds": round(time.time() - began, 1)},
     )
 
 
@@ -355,16 +357,19 @@ def _readers(subject: _Subject, own: Sequence[Thoughts], notes: list[str]) -> li
     clouds, rows = (_narrow(vectors.reshape(len(own), -1)), _narrow(words)), []
     labels: dict[str, list[Any]] = {"answer": subject.gold}
     labels |= {name: [p.example.labels[name] for p in prompts] for name in prompts[0].example.labels}
+    unread = []
     for name, values in labels.items():
         try:
             one = reading(*clouds, values, level=LEVEL, seed=subject.seed)
-        except ValueError as error:  # one value, or another for every question
-            notes.append(f"label {name!r} is not read: {error}")
+        except ValueError:  # one value, or another for nearly every question
+            unread.append(name)
             continue
         rows.append(
             (name, one.found.mean, one.found.low, one.found.high, one.others, one.gain.mean, one.gain.low,
              one.gain.high, one.floor, one.entropy, one.classes, one.found.n)
         )  # fmt: skip
+    if unread:
+        notes.append(f"labels that are not read, since fewer than two of their values are frequent: {', '.join(unread)}")
     return rows
 
 
@@ -372,19 +377,22 @@ def _narrow(x: np.ndarray) -> np.ndarray:
     return x if x.shape[1] <= WIDEST else principal_components(x, min(COMPONENTS, len(x) - 1))
 
 
-def _attention(subject: _Subject, examples: Sequence[Example], notes: list[str]) -> list[tuple[Any, ...]]:
-    """Mass of the last layer's attention on thoughts over their share of what is read, along free answers."""
+def _attention(
+    subject: _Subject, examples: Sequence[Example], notes: list[str]
+) -> tuple[list[tuple[Any, ...]], int]:
+    """Mass of the last layer's attention on thoughts over their share of what is read, along free answers; and how many
+    of these answers hold thoughts."""
     if subject.method.needs != "model":
         notes.append("attention is not looked at: the method brings a language model of its own")
-        return []
+        return [], 0
     seen = along_answers(subject.method, subject.task, examples, subject.decoding, subject.seed)
     means = seen[seen["share"] > 0].groupby("example")[["mass", "share"]].mean()
+    within = int(seen.loc[seen["thought"].astype(bool), "example"].nunique())
     if len(means) < 2:
-        notes.append("attention on thoughts is not looked at: no place of these answers reads any")
-        return []
-    within = seen.loc[seen["thought"], "example"].nunique()
+        notes.append("attention on thoughts is not looked at: fewer than two of these answers read any")
+        return [], within
     if within:
         notes.append(f"{within} of {len(examples)} answers hold thoughts between their words, which are not swapped")
     values = {"mass": means["mass"], "share": means["share"], "over share": means["mass"] / means["share"]}
     found = {name: paired_difference(one, 0 * one, LEVEL) for name, one in values.items()}
-    return [(name, one.mean, one.low, one.high, one.n) for name, one in found.items()]
+    return [(name, one.mean, one.low, one.high, one.n) for name, one in found.items()], within

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..analysis.evidence import LEVEL, SOURCES, Evidence
+from ..analysis.evidence import CONTROL, LEVEL, SHARES, SOURCES, Evidence
 from .intervals import dots, labels_axis, lanes
 from .look import EDGES, SMALL, Style, Width, across_of, add_to_caption, as_text, counted, folded, panels, written
 from .look import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION  # isort: skip
@@ -86,16 +86,20 @@ def _frame(panel: str, rows: list[tuple[Any, ...]]) -> pd.DataFrame:
 def _answers(found: Evidence) -> pd.DataFrame:
     """Of each source the answers written freely and forced."""
     rows = [
-        (NAMES[row["source"]], row["measure"], 100 * row["value"], 100 * row["low"], 100 * row["high"])
+        (_name(row["source"]), row["measure"], 100 * row["value"], 100 * row["low"], 100 * row["high"])
         for row in found.values.to_dict("records")
-        if row["source"] in SOURCES and row["measure"] in ("free", "forced")
+        if (row["source"] in SOURCES or row["source"].startswith(CONTROL)) and row["measure"] in SHARES
     ]
     return _frame(ANSWERS, _ordered(rows))
 
 
+def _name(source: str) -> str:
+    return NAMES.get(source, source.removeprefix(CONTROL))
+
+
 def _saved(found: Evidence) -> pd.DataFrame:
     rows = [
-        (NAMES[row["source"]], COSTS[row["measure"]], row["difference"], row["low"], row["high"])
+        (_name(row["source"]), COSTS[row["measure"]], row["difference"], row["low"], row["high"])
         for row in found.effects.to_dict("records")
         if row["source"] in SOURCES and row["measure"] in COSTS
     ]
@@ -103,7 +107,8 @@ def _saved(found: Evidence) -> pd.DataFrame:
 
 
 def _ordered(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    names, lines = list(NAMES.values()), list(LINES)
+    """By source, those of ours first, and by the way of measuring."""
+    names, lines = list(dict.fromkeys([*NAMES.values(), *(row[0] for row in rows)])), list(LINES)
     return sorted(rows, key=lambda row: (names.index(row[0]), lines.index(row[1])))
 
 
