@@ -14,7 +14,17 @@ import pytest
 import torch
 
 from workbench.analysis import evidence as rule
-from workbench.analysis.evidence import FEWEST, LEAST, MEASURES, NOTHING, Evidence, read_evidence, state, table, write_evidence
+from workbench.analysis.evidence import (
+    FEWEST,
+    LEAST,
+    MEASURES,
+    NOTHING,
+    Evidence,
+    read_evidence,
+    state,
+    table,
+    write_evidence,
+)
 from workbench.backbone import Completion
 from workbench.evidence.standard import assess
 from workbench.methods import METHODS, LatentMethod, Thoughts, build
@@ -222,7 +232,8 @@ def made(content: Sequence[tuple[float, float, float]], presence: Sequence[tuple
     return Evidence(effects=table("effects", rows), **empty)
 
 
-YES, NO, WIDE, BAD, SMALL = (0.2, 0.1, 0.3), (0, -0.02, 0.02), (0.03, -0.1, 0.2), (-0.2, -0.3, -0.1), (0.005, 0.001, 0.01)
+YES, BAD, WIDE = (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.03, -0.1, 0.2)  # mean, low, high
+NO, SMALL = (0, -0.02, 0.02), (0.005, 0.001, 0.01)
 
 
 def test_the_state_of_an_effect():

@@ -3,9 +3,9 @@
     content    right answers with their own thoughts minus with another question's; likewise nats per token saved
     presence   the same minus without thoughts
 
-Each is a paired difference by question, measured five ways (`MEASURES`), with intervals of 99 %: five together hold with
-95 %. An effect is *there* where its interval is above 0 and its mean at least `LEAST`, *harmful* where the same holds
-below 0, *absent* where the interval is within `NOTHING` around 0, and open in every other case.
+Each is a paired difference by question, measured five ways (`MEASURES`), with intervals of 99 %: five together hold
+with 95 %. An effect is *there* where its interval is above 0 and its mean at least `LEAST`, *harmful* where the same
+holds below 0, *absent* where the interval is within `NOTHING` around 0, and open in every other case.
 
     nothing is thought before the answer                       none        "there are no thoughts ..."
     fewer than `FEWEST` questions                              undecided
@@ -119,7 +119,7 @@ def state(row: Mapping[str, Any]) -> State:
         return "there"
     if row["high"] < 0 and row["difference"] <= -LEAST:
         return "harmful"
-    return "absent" if -NOTHING < row["low"] and row["high"] < NOTHING else "open"
+    return "absent" if row["low"] > -NOTHING and row["high"] < NOTHING else "open"
 
 
 def judged(found: Evidence) -> tuple[Kind, str]:
@@ -161,8 +161,8 @@ def judged(found: Evidence) -> tuple[Kind, str]:
 
 
 def carried(found: Evidence) -> str:
-    """What thoughts say about their question: the donor's answer that answers follow, and labels that are read; "" where
-    it has no name here."""
+    """What thoughts say about their question: the answer, where answers are the donor's, and labels that are read; ""
+    where it has no name here."""
     whole = found.swaps[(found.swaps["slot"] == "all") & (found.swaps["step"] == "")]
     names = ["the answer"] if any(state(row) == "there" for row in whole.to_dict("records")) else []
     rows = [row for row in found.readers.to_dict("records") if row["low"] > max(0, row["floor"]) + LEAST]
@@ -224,7 +224,7 @@ def write_evidence(found: Evidence, folder: str | Path) -> Path:
 
 
 def read_evidence(path: str | Path) -> Evidence:
-    """What `write_evidence` has written, from its file or folder; ValueError, one sentence, where it is something else."""
+    """What `write_evidence` has written, from its file or folder; ValueError, one sentence, where it is no such."""
     path = Path(path)
     path, what = path / FILE if path.is_dir() else path, "the evidence.json that `workbench evidence` has written"
     advice = f"give {what}"

@@ -240,7 +240,7 @@ def evidence(given: Namespace) -> None:
         found = with_controls(found, given.run, method, out / "controls", given.split, given.count, given.batch_size)
     paths = [write_evidence(found, out)]
     source = {"run": str(given.run or given.method), "evidence": str(paths[0])}
-    paths += figures.save(figures.evidence(found), "evidence", out, source)
+    paths += figures.save(figures.evidence(found), "evidence_figure", out, source)
     with pd.option_context("display.width", 200, "display.max_columns", None, "display.max_rows", None):
         for name, one in found.tables().items():
             if len(one):

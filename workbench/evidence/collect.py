@@ -149,8 +149,8 @@ class _Work:
                 batch, own = [self.prompts[i] for i in places], [thoughts[i] for i in places]
 
                 def written(batch: list[Prompt] = batch, own: list[Thoughts] = own) -> list[list[list[Completion]]]:
-                    together = together(own, self.method.backbone)
-                    return self.method.answer(batch, together, asked.decoding, draws=asked.draws, seed=asked.seed)
+                    given = together(own, self.method.backbone)
+                    return self.method.answer(batch, given, asked.decoding, draws=asked.draws, seed=asked.seed)
 
                 behind = "" if self.journal.path is None else _digest(own)
                 for place, found in zip(places, self._once(("answers", number), behind, written), strict=True):

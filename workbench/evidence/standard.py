@@ -3,13 +3,14 @@
     found = assess(method, task, task.examples("test", 500))
     found.sentence                     "The thoughts carry meaning (...) about their question: ..."
 
-Answers free, forced right behind the thoughts and forced without any; cross-entropy of gold chain and gold answer beside
-thoughts from eight sources (`analysis.evidence.SOURCES`); thoughts swapped between questions, all and slot by slot;
-each slot taken away; readers with floors; attention on thoughts over their share. The rule of the sentence stands in
+Answers free, forced right behind the thoughts and forced without any; cross-entropy of gold chain and gold answer
+behind thoughts from eight sources (`analysis.evidence.SOURCES`); thoughts swapped between questions, all and slot by
+slot; each slot taken away; readers with floors; attention on thoughts over their share. The rule of the sentence is in
 `workbench/analysis/evidence.py`.
 
 Of N questions and S slots: every question is thought about twice (by the method as it was before training, too); five
-free answers; 8 + 2 S short forced answers; 24 + 4 S likelihoods of a target; 32 answers read again with attention. `planned` says it for a run.
+free answers; 8 + 2 S short forced answers; 24 + 4 S likelihoods of a target; 32 answers read again with attention.
+`planned` says it for a run.
 """
 
 import time
@@ -217,9 +218,7 @@ def _led(prompt: Prompt, thoughts: Thoughts) -> Prompt:
 # ---------------------------------------------------------------------------------------------------------- the sources
 
 
-def _sources(
-    subject: _Subject, own: list[Thoughts], slots: int, notes: list[str]
-) -> dict[str, list[Thoughts]]:
+def _sources(subject: _Subject, own: list[Thoughts], slots: int, notes: list[str]) -> dict[str, list[Thoughts]]:
     """Thoughts by where they come from; what a method cannot have is left out, with a note."""
     found = {"own": own} | {name: change_named(change)(own) for name, change in CHANGES.items()}
     method = subject.method
@@ -318,7 +317,7 @@ def _swaps(subject: _Subject, replies: Mapping[tuple[str, str], list[str]], step
     giver, third = donors(len(gold)), donors(len(gold), 2)
     apart = [i for i in range(len(gold)) if not same(gold[giver[i]], gold[i])]
     for (name, how), read in replies.items():
-        if name != "other" and not name.startswith("swapped") or len(apart) < 2:
+        if (name != "other" and not name.startswith("swapped")) or len(apart) < 2:
             continue
         follows, chance = (
             np.array([bool(read[i]) and same(read[i], gold[of[i]]) for i in apart], float) for of in (giver, third)
@@ -369,7 +368,7 @@ def _readers(subject: _Subject, own: Sequence[Thoughts], notes: list[str]) -> li
              one.gain.high, one.floor, one.entropy, one.classes, one.found.n)
         )  # fmt: skip
     if unread:
-        notes.append(f"labels that are not read, since fewer than two of their values are frequent: {', '.join(unread)}")
+        notes.append(f"labels of which fewer than two values are frequent are not read: {', '.join(unread)}")
     return rows
 
 
@@ -377,9 +376,7 @@ def _narrow(x: np.ndarray) -> np.ndarray:
     return x if x.shape[1] <= WIDEST else principal_components(x, min(COMPONENTS, len(x) - 1))
 
 
-def _attention(
-    subject: _Subject, examples: Sequence[Example], notes: list[str]
-) -> tuple[list[tuple[Any, ...]], int]:
+def _attention(subject: _Subject, examples: Sequence[Example], notes: list[str]) -> tuple[list[tuple[Any, ...]], int]:
     """Mass of the last layer's attention on thoughts over their share of what is read, along free answers; and how many
     of these answers hold thoughts."""
     if subject.method.needs != "model":

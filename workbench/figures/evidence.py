@@ -8,8 +8,25 @@ import plotly.graph_objects as go
 
 from ..analysis.evidence import CONTROL, LEVEL, SHARES, SOURCES, Evidence
 from .intervals import dots, labels_axis, lanes
-from .look import EDGES, SMALL, Style, Width, across_of, add_to_caption, as_text, counted, folded, panels, written
-from .look import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILLION  # isort: skip
+from .look import (
+    BLACK,
+    BLUE,
+    EDGES,
+    GREEN,
+    GREY,
+    ORANGE,
+    SMALL,
+    VERMILLION,
+    Style,
+    Width,
+    across_of,
+    add_to_caption,
+    as_text,
+    counted,
+    folded,
+    panels,
+    written,
+)
 from .means import draw_lines, places, reference_lines, span
 
 ROOM = 10  # pixels
@@ -23,8 +40,16 @@ LINES = {  # ways of measuring -> how they are drawn
     "words of the question": Style(GREY, "cross"),
 }
 COSTS = {"chain": "gold chain", "at once": "gold answer at once"}
-NAMES = {"own": "own thoughts", "other": "another question's", "mean": "mean thoughts", "untrained": "untrained method's",
-         "random": "random, same length", "filler": "full stops", "nearest": "nearest tokens", "none": "no thoughts"}  # fmt: skip
+NAMES = {
+    "own": "own thoughts",
+    "other": "another question's",
+    "mean": "mean thoughts",
+    "untrained": "untrained method's",
+    "random": "random, same length",
+    "filler": "full stops",
+    "nearest": "nearest tokens",
+    "none": "no thoughts",
+}
 ANSWERS, SAVED, SWAPS, READERS = (
     "right answers (%)",
     "own thoughts save (nats per token)",
@@ -38,7 +63,7 @@ def evidence(found: Evidence, *, width: Width = "page") -> go.Figure:
     per token that own thoughts save over each other source; how much more often an answer is that of the question whose
     thoughts were given, by slot; what a linear reader finds of each label in thoughts and in the question's words.
 
-    found: what `workbench.analysis.evidence.read_evidence` or `workbench.evidence.standard.assess` gives. Its sentence is in the
+    found: what `assess` (evidence/standard.py) or `read_evidence` (analysis/evidence.py) gives. Its sentence is in the
     caption. ValueError where nothing was measured.
     """
     rows = pd.concat([_answers(found), _saved(found), _swaps(found), _readers(found)], ignore_index=True)
@@ -49,7 +74,8 @@ def evidence(found: Evidence, *, width: Width = "page") -> go.Figure:
     down = {panel: lanes(rows.loc[rows["panel"] == panel]) for panel in split}
     tall = [PITCH * (max(down[panel].values()) + 1.3) for panel in split]
     heights = [max(tall[k : k + columns]) for k in range(0, len(split), columns)]
-    texts = {label: folded(as_text(label), 0.36 * across_of(width) / columns, SMALL) for label in rows["label"].unique()}
+    room = 0.36 * across_of(width) / columns
+    texts = {label: folded(as_text(label), room, SMALL) for label in rows["label"].unique()}
     left = 6 + max(written(line, SMALL) for text in texts.values() for line in text.split("<br>"))
     caption = counted(found.values, "n", "questions", LEVEL)
     figure = panels(split, columns, heights, width, axes=("", ""), legend=lines, caption=caption, match="", left=left)
@@ -62,7 +88,7 @@ def evidence(found: Evidence, *, width: Width = "page") -> go.Figure:
         keyed.add(str(line))
         figure.add_trace(trace, **at[panel])
     zero = [panel for panel in split if panel in (SAVED, SWAPS)]
-    draw_lines(figure, reference_lines({"": {panel: 0.0 for panel in zero}} if zero else None, split, []), at, upright=True)
+    draw_lines(figure, reference_lines({"": dict.fromkeys(zero, 0.0)}, split, []), at, upright=True)
     begin = left / (across_of(width) - EDGES)
     for k, panel in enumerate(split):
         values = rows.loc[rows["panel"] == panel, ["mean", "low", "high"]].to_numpy(float)

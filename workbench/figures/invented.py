@@ -108,24 +108,22 @@ def statistics(over: str = "step") -> pd.DataFrame:
 
 def weighed() -> Evidence:
     """As `evidence.standard.assess` returns: two of three slots say what a word means."""
-    right = {"own": (0.8, 0.3), "other": (0.42, 0.12), "mean": (0.45, 0.13), "none": (0.4, 0.1)}
+    right = {"own": (0.8, 0.3), "other": (0.42, 0.12), "none": (0.4, 0.1)}
     values = [
         (source, measure, value, value - 0.04, value + 0.04, 500)
         for source, both in right.items()
         for measure, value in zip(("free", "forced"), both, strict=True)
     ]
-    lost = {"other": (0.4, 0.3), "mean": (0.3, 0.25), "random": (0.5, 0.4), "filler": (0.35, 0.3), "none": (0.4, 0.35)}
+    lost = {"other": (0.4, 0.3), "random": (0.5, 0.45), "none": (0.4, 0.35)}
     effects = [
         (source, measure, value, value - 0.05, value + 0.06, 500)
         for source, both in lost.items()
         for measure, value in zip(("at once", "chain"), both, strict=True)
     ]
-    effects += [
-        (source, "free", right["own"][0] - right[source][0], 0.33, 0.43, 500) for source in ("other", "none")
-    ]
+    effects += [(source, "free", right["own"][0] - right[source][0], 0.33, 0.43, 500) for source in ("other", "none")]
     swaps = [
         (slot, how, "", 0.1 + over, 0.1, over, over - 0.04, over + 0.04, 0.5, 480)
-        for slot, how, over in (("all", "free", 0.3), ("all", "forced", 0.2), ("0", "forced", 0.1), ("1", "forced", 0.0))
+        for slot, how, over in (("all", "free", 0.3), ("0", "forced", 0.1), ("1", "forced", 0.0))
     ]
     readers = [
         ("meaning", 0.8, 0.7, 0.9, 0.2, 0.6, 0.5, 0.7, 0.02, 1.0, 3, 500),

@@ -43,9 +43,7 @@ class Compare(View):
     selection = tr.Tuple()
     question = tr.Unicode("")
 
-    def __init__(
-        self, stores: Mapping[Any, xr.Dataset], evidence: Given | Mapping[str, Given] | None = None
-    ) -> None:
+    def __init__(self, stores: Mapping[Any, xr.Dataset], evidence: Given | Mapping[str, Given] | None = None) -> None:
         super().__init__()
         good, self.remarks = checked(stores, most=MOST)
         self.weighed = Weighed(evidence)
