@@ -35,11 +35,11 @@ LINES = {  # ways of measuring -> how they are drawn
     "free": Style(BLUE),
     "forced": Style(VERMILLION, "diamond"),
     "gold chain": Style(GREEN, "square"),
-    "gold answer at once": Style(ORANGE, "triangle-up"),
+    "gold answer": Style(ORANGE, "triangle-up"),
     "thoughts": Style(BLACK),
-    "words of the question": Style(GREY, "cross"),
+    "question": Style(GREY, "cross"),
 }
-COSTS = {"chain": "gold chain", "at once": "gold answer at once"}
+COSTS = {"chain": "gold chain", "at once": "gold answer"}
 NAMES = {
     "own": "own thoughts",
     "other": "another question's",
@@ -83,7 +83,7 @@ def evidence(found: Evidence, *, width: Width = "page") -> go.Figure:
     keyed: set[str] = set()
     for (panel, line), part in rows.groupby(["panel", "line"], sort=False):
         where = [down[panel][label, line] for label in part["label"]]
-        form = "+.3f" if panel == SAVED else "+.1f" if panel == SWAPS else ".1f"
+        form = "+.2f" if panel == SAVED else "+.1f" if panel == SWAPS else ".1f"
         trace = dots(part, where, LINES[str(line)], str(line), form).update(showlegend=line not in keyed)
         keyed.add(str(line))
         figure.add_trace(trace, **at[panel])
@@ -153,5 +153,5 @@ def _readers(found: Evidence) -> pd.DataFrame:
     for row in found.readers.to_dict("records"):
         label, share = str(row["label"]).replace("_", " "), 100 / row["entropy"]
         rows.append((label, "thoughts", *(share * row[name] for name in ("nats", "low", "high"))))
-        rows.append((label, "words of the question", share * row["words"], np.nan, np.nan))
+        rows.append((label, "question", share * row["words"], np.nan, np.nan))
     return _frame(READERS, rows)

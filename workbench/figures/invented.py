@@ -114,7 +114,7 @@ def weighed() -> Evidence:
         for source, both in right.items()
         for measure, value in zip(("free", "forced"), both, strict=True)
     ]
-    lost = {"other": (0.4, 0.3), "random": (0.5, 0.45), "none": (0.4, 0.35)}
+    lost = {"other": (0.4, 0.3), "none": (0.4, 0.35)}
     effects = [
         (source, measure, value, value - 0.05, value + 0.06, 500)
         for source, both in lost.items()
@@ -123,11 +123,10 @@ def weighed() -> Evidence:
     effects += [(source, "free", right["own"][0] - right[source][0], 0.33, 0.43, 500) for source in ("other", "none")]
     swaps = [
         (slot, how, "", 0.1 + over, 0.1, over, over - 0.04, over + 0.04, 0.5, 480)
-        for slot, how, over in (("all", "free", 0.3), ("0", "forced", 0.1), ("1", "forced", 0.0))
+        for slot, how, over in (("all", "free", 0.3), ("0", "free", 0.1))
     ]
     readers = [
         ("meaning", 0.8, 0.7, 0.9, 0.2, 0.6, 0.5, 0.7, 0.02, 1.0, 3, 500),
-        ("operations", 0.3, 0.2, 0.4, 0.35, -0.05, -0.1, 0.0, 0.01, 1.1, 3, 500),
     ]
     attention = [("over share", 1.4, 1.2, 1.6, 32)]
     named = {"values": values, "effects": effects, "swaps": swaps, "readers": readers, "attention": attention}
