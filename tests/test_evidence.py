@@ -8,12 +8,12 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from workbench.analysis import evidence as rule
 from workbench.analysis.evidence import (
     FEWEST,
     LEAST,
@@ -124,9 +124,12 @@ def weighed(method: LatentMethod) -> Evidence:
     return assess(method, TASK, TASK.examples("test"), looked=2, slots=0)
 
 
-def effect(found: Evidence, source: str, measure: str) -> dict:
-    rows = found.effects[(found.effects["source"] == source) & (found.effects["measure"] == measure)]
-    (row,) = rows.to_dict("records")
+def rows(frame: Any, **chosen: str) -> list[dict[str, Any]]:
+    return [row for row in frame.to_dict("records") if all(row[name] == value for name, value in chosen.items())]
+
+
+def effect(found: Evidence, source: str, measure: str) -> dict[str, Any]:
+    (row,) = rows(found.effects, source=source, measure=measure)
     return row
 
 
@@ -145,7 +148,7 @@ def test_thoughts_that_leak_the_answer_are_followed(planted):
     found = weighed(planted(lambda example: example.answer, lambda example, word: word if word.isdigit() else "0"))
     assert found.kind == "content"
     assert found.sentence.startswith("The thoughts carry the answer about their question")
-    whole = found.swaps[(found.swaps["slot"] == "all") & (found.swaps["how"] == "forced")].iloc[0]
+    (whole,) = rows(found.swaps, slot="all", how="forced")
     assert (whole["follows"], whole["changed"]) == (1.0, 1.0)
     assert whole["chance"] < 0.3
     assert effect(found, "random", "forced")["difference"] == 1.0  # which says nothing
@@ -155,7 +158,7 @@ def test_ignored_thoughts_do_nothing_however_much_can_be_read_in_them(planted):
     found = weighed(planted(lambda example: str(example.labels["colour"]), lambda example, word: 0.5))
     assert found.kind == "nothing"
     assert found.sentence.startswith("The thoughts do nothing: without thoughts answers lose 0.0 points")
-    (colour,) = found.readers[found.readers["label"] == "colour"].to_dict("records")
+    (colour,) = rows(found.readers, label="colour")
     assert colour["low"] > 0.9 * colour["entropy"]  # readable, and not used
 
 
@@ -183,9 +186,9 @@ def test_one_label_that_is_carried_is_named_and_no_other(planted):
     assert found.sentence.startswith("The thoughts carry colour (")
     assert "shape" not in found.sentence.partition(":")[0]
     assert "answer" not in found.sentence.partition(":")[0]
-    readers = found.readers.set_index("label")
-    assert readers.loc["colour", "gain_low"] > 0.3
-    assert readers.loc["shape", "low"] < readers.loc["shape", "floor"] + LEAST
+    colour, shape = (rows(found.readers, label=name)[0] for name in ("colour", "shape"))
+    assert colour["gain_low"] > 0.3
+    assert shape["low"] < shape["floor"] + LEAST
 
 
 @pytest.mark.parametrize(
@@ -223,13 +226,13 @@ def test_too_few_questions_are_refused(tiny):
 
 def made(content: Sequence[tuple[float, float, float]], presence: Sequence[tuple[float, float, float]]) -> Evidence:
     """Evidence with these effects (mean, low, high), measure by measure."""
-    rows = [
+    effects = [
         (source, measure, *numbers, 100)
         for source, given in (("other", content), ("none", presence))
         for measure, numbers in zip(MEASURES, given, strict=False)
     ]
-    empty = {name: table(name, []) for name in rule.TABLES if name != "effects"}
-    return Evidence(effects=table("effects", rows), **empty)
+    values, swaps, readers, attention = (table(name, []) for name in ("values", "swaps", "readers", "attention"))
+    return Evidence(values, table("effects", effects), swaps, readers, attention)
 
 
 YES, BAD, WIDE = (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.03, -0.1, 0.2)  # mean, low, high

@@ -1,11 +1,13 @@
 """The standard of evidence from a run to its picture: the command, a real model, controls, figure and widgets."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from stores import synthetic_store
+from test_evidence import rows
 from torch.nn.utils.rnn import pad_sequence
 
 from workbench.__main__ import main
@@ -46,17 +48,17 @@ def test_the_command_writes_what_it_found_and_draws_it(run, tmp_path, capsys):
     words = ("--run", run, "--split", "dev", "--count", 6, "--looked", 2, "--slots", 1, "--decoding.max_new_tokens", 6)
     assert command(*words, "--along", "true", "--out", tmp_path) == 0
     said = capsys.readouterr().out
-    found = read_evidence(tmp_path)
+    found: Any = read_evidence(tmp_path)
     assert found.sentence in said
     assert " minutes" in said
     assert {path.name for path in tmp_path.iterdir()} >= {"evidence.json", "evidence_figure.json"}
     assert (found.about["method"], found.about["task"], found.about["split"]) == ("soft-prompt", "arith", "dev")
     assert found.about["commit"]
     assert set(found.swaps["step"]) == {"", "0", "1", "2"}
-    other = found.effects[found.effects["source"] == "other"]
-    assert set(other["measure"]) == {"free", "forced", "at once", "chain", "answer"}
-    assert (other["difference"].abs() < 1e-6).all()  # a soft prompt says the same about every question
-    assert not (found.effects.loc[found.effects["source"] == "random", "difference"].abs() < 1e-6).all()
+    other = rows(found.effects, source="other")
+    assert {row["measure"] for row in other} == {"free", "forced", "at once", "chain", "answer"}
+    assert all(abs(row["difference"]) < 1e-6 for row in other)  # a soft prompt says the same about every question
+    assert any(abs(row["difference"]) > 1e-6 for row in rows(found.effects, source="random"))
 
 
 def test_it_goes_to_the_run_unless_told_and_a_dry_run_does_nothing(run, capsys):
@@ -125,9 +127,9 @@ def test_a_model_that_is_given_its_chain_as_thoughts_follows_that_of_another_que
     METHODS.update(known)
     assert found.kind == "content"
     assert found.sentence.startswith("The thoughts carry the answer about their question")
-    (whole,) = found.swaps[(found.swaps["slot"] == "all") & (found.swaps["how"] == "forced")].to_dict("records")
+    (whole,) = rows(found.swaps, slot="all", how="forced")
     assert whole["follows"] > 0.9
-    forced = found.values[found.values["measure"] == "forced"].set_index("source")["value"]
+    forced = {row["source"]: row["value"] for row in rows(found.values, measure="forced")}
     assert forced["own"] > 0.9
     assert max(forced["none"], forced["random"], forced["other"]) < 0.3
     assert forced["nearest"] == forced["own"]  # they are tokens
@@ -188,14 +190,15 @@ def test_controls_are_trained_once_with_the_runs_settings_and_compared_by_questi
     found = with_controls(empty, run, load_method(run), tmp_path / "controls", "dev", 4, 4)
     (control,) = set(found.values["source"]) - set(empty.values["source"])
     assert control == f"{CONTROL}soft prompt"
-    row = found.effects[found.effects["source"] == control].iloc[0]
+    (row,) = rows(found.effects, source=control)
     assert (row["measure"], row["n"]) == ("free", 4)
     folder = tmp_path / "controls" / "cells" / "soft-prompt_seed3"
     written = (folder / "weights.safetensors").stat().st_mtime_ns
     again = with_controls(empty, run, load_method(run), tmp_path / "controls", "dev", 4, 4)
     assert (folder / "weights.safetensors").stat().st_mtime_ns == written
     pd.testing.assert_frame_equal(again.effects, found.effects)
-    assert "soft prompt" in {str(label) for trace in evidence(found).data for label, *_ in trace.customdata}
+    figure: Any = evidence(found)
+    assert "soft prompt" in {str(label) for trace in figure.data for label, *_ in trace.customdata}
 
 
 # --------------------------------------------------------------------------------------------------- figure and widgets
@@ -203,18 +206,17 @@ def test_controls_are_trained_once_with_the_runs_settings_and_compared_by_questi
 
 def test_the_figure_draws_each_number_in_its_panel():
     found = weighed()
-    figure = evidence(found)
+    figure: Any = evidence(found)
     headings = [note.text for note in figure.layout.annotations if note.text]
     assert headings == [ANSWERS, SAVED, SWAPS, READERS]
     free = next(trace for trace in figure.data if trace.name == "free")
-    values = found.values[found.values["measure"] == "free"]["value"]
-    assert list(free.x) == pytest.approx(list(100 * values))
+    assert list(free.x) == pytest.approx([100 * row["value"] for row in rows(found.values, measure="free")])
     read = next(trace for trace in figure.data if trace.name == "thoughts")
-    assert list(read.x) == pytest.approx([100 * row["nats"] / row["entropy"] for _, row in found.readers.iterrows()])
+    assert list(read.x) == pytest.approx([100 * row["nats"] / row["entropy"] for row in rows(found.readers)])
     assert found.sentence in figure.layout.title.text.replace("<br>", " ")
     assert "99 % intervals" in figure.layout.title.text
-    bare = replace(found, **{name: table(name, []) for name in ("swaps", "readers", "effects")})
-    assert [note.text for note in evidence(bare).layout.annotations if note.text] == [ANSWERS]
+    bare: Any = evidence(replace(found, **{name: table(name, []) for name in ("swaps", "readers", "effects")}))
+    assert [note.text for note in bare.layout.annotations if note.text] == [ANSWERS]
 
 
 def test_nothing_measured_is_nothing_to_draw():

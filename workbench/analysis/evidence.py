@@ -163,14 +163,19 @@ def judged(found: Evidence) -> tuple[Kind, str]:
 def carried(found: Evidence) -> str:
     """What thoughts say about their question: the answer, where answers are the donor's, and labels that are read; ""
     where it has no name here."""
-    whole = found.swaps[(found.swaps["slot"] == "all") & (found.swaps["step"] == "")]
-    names = ["the answer"] if any(state(row) == "there" for row in whole.to_dict("records")) else []
-    rows = [row for row in found.readers.to_dict("records") if row["low"] > max(0, row["floor"]) + LEAST]
+    whole = _rows(found.swaps, slot="all", step="")
+    names = ["the answer"] if any(state(row) == "there" for row in whole) else []
+    rows = [row for row in _rows(found.readers) if row["low"] > max(0, row["floor"]) + LEAST]
     beyond = [row for row in rows if row["gain_low"] > 0 and row["gain"] >= LEAST]
     rows = beyond or ([] if names else rows)
     rows.sort(key=lambda row: row["nats"] / row["entropy"], reverse=True)
     names += [_label(row) for row in rows[:3] if not (names and row["label"] == "answer")]
     return "" if not names else " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _rows(frame: Any, **chosen: str) -> list[dict[str, Any]]:
+    """The rows of a table in which these columns hold this."""
+    return [row for row in frame.to_dict("records") if all(row[name] == value for name, value in chosen.items())]
 
 
 def _label(row: Mapping[str, Any]) -> str:
@@ -181,13 +186,13 @@ def _label(row: Mapping[str, Any]) -> str:
 
 def _states(effects: pd.DataFrame, source: str) -> dict[str, State]:
     """Of each measure that there is, what the effect beside this source is."""
-    rows = {str(row["measure"]): row for row in effects[effects["source"] == source].to_dict("records")}
+    rows = {str(row["measure"]): row for row in _rows(effects, source=source)}
     return {measure: state(rows[measure]) for measure in MEASURES if measure in rows}
 
 
 def _said(effects: pd.DataFrame, source: str, measure: str) -> str:
     """An effect in words with its interval, as what is lost without one's own thoughts."""
-    row = effects[(effects["source"] == source) & (effects["measure"] == measure)].to_dict("records")[0]
+    row = _rows(effects, source=source, measure=measure)[0]
     without = "without thoughts" if source == "none" else "with another question's"
     shares = measure in SHARES
     scale, form, unit = (100, ".1f", "points") if shares else (1, ".3f", "nats per token")
@@ -203,7 +208,7 @@ def _undecided(found: Evidence, states: Mapping[str, State], what: str) -> tuple
     """Which interval is too wide, and with about how many questions it would be narrow enough."""
     source = "none" if what == "whether they do anything" else "other"
     measure = next((m for m, is_ in states.items() if is_ == "open"), next(iter(states)))
-    row = found.effects[(found.effects["source"] == source) & (found.effects["measure"] == measure)].iloc[0]
+    row = _rows(found.effects, source=source, measure=measure)[0]
     half = max(row["high"] - row["difference"], row["difference"] - row["low"])
     room = max(NOTHING - abs(row["difference"]), NOTHING / 2)  # what lies near the edge needs more than any number
     need = int(row["n"] * max(1.5, (half / room) ** 2))
@@ -217,7 +222,7 @@ def _undecided(found: Evidence, states: Mapping[str, State], what: str) -> tuple
 def write_evidence(found: Evidence, folder: str | Path) -> Path:
     """`folder`/evidence.json with all tables, the sentence and where it comes from; whole or not at all."""
     content = {"kind": found.kind, "sentence": found.sentence, "notes": list(found.notes), "about": found.about}
-    tables = {name: json.loads(one.to_json(orient="records")) for name, one in found.tables().items()}
+    tables = {name: json.loads(str(one.to_json(orient="records"))) for name, one in found.tables().items()}
     path = Path(folder) / FILE
     write_text(path, json.dumps(content | {"tables": tables}, indent=1, ensure_ascii=False) + "\n")
     return path

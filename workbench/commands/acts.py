@@ -220,24 +220,25 @@ def evidence(given: Namespace) -> None:
         raise ValueError("--along and --controls go on from a run's snapshots and settings: give --run")
     if given.controls and given.task is not None:
         raise ValueError("controls are trained and answered on the run's own task: leave --task or --controls out")
-    out = given.out or given.run / "evidence"
+    run = Path(given.run or "")
+    out = given.out or run / "evidence"
     method, task = _method_and_task(given)
     examples = task.examples(given.split, given.count)
-    steps = snapshot_steps(given.run) if given.along else []
+    steps = snapshot_steps(run) if given.along else []
     if given.along and not steps:
-        raise ValueError(f"{given.run} keeps no snapshots: train with --training.snapshot_every, or leave --along out")
+        raise ValueError(f"{run} keeps no snapshots: train with --training.snapshot_every, or leave --along out")
     print(planned(method, task, examples, given.slots, len(steps)))
     if given.dry_run:
         return
     found = assess(
         method, task, examples, split=given.split, decoding=_decoding(given, method), batch_size=given.batch_size,
         seed=given.seed, slots=given.slots, looked=given.looked,
-        snapshots={step: lambda step=step: load_method(given.run, step=step) for step in steps},
+        snapshots={step: lambda step=step: load_method(run, step=step) for step in steps},
     )  # fmt: skip
     if given.controls:
         from ..experiments.controls import with_controls
 
-        found = with_controls(found, given.run, method, out / "controls", given.split, given.count, given.batch_size)
+        found = with_controls(found, run, method, out / "controls", given.split, given.count, given.batch_size)
     paths = [write_evidence(found, out)]
     source = {"run": str(given.run or given.method), "evidence": str(paths[0])}
     paths += figures.save(figures.evidence(found), "evidence_figure", out, source)

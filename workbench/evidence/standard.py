@@ -382,7 +382,7 @@ def _attention(subject: _Subject, examples: Sequence[Example], notes: list[str])
     if subject.method.needs != "model":
         notes.append("attention is not looked at: the method brings a language model of its own")
         return [], 0
-    seen = along_answers(subject.method, subject.task, examples, subject.decoding, subject.seed)
+    seen: Any = along_answers(subject.method, subject.task, examples, subject.decoding, subject.seed)
     means = seen[seen["share"] > 0].groupby("example")[["mass", "share"]].mean()
     within = int(seen.loc[seen["thought"].astype(bool), "example"].nunique())
     if len(means) < 2:

@@ -78,10 +78,13 @@ def evidence(found: Evidence, *, width: Width = "page") -> go.Figure:
     texts = {label: folded(as_text(label), room, SMALL) for label in rows["label"].unique()}
     left = 6 + max(written(line, SMALL) for text in texts.values() for line in text.split("<br>"))
     caption = counted(found.values, "n", "questions", LEVEL)
-    figure = panels(split, columns, heights, width, axes=("", ""), legend=lines, caption=caption, match="", left=left)
+    figure: Any = panels(
+        split, columns, heights, width, axes=("", ""), legend=lines, caption=caption, match="", left=left
+    )
     at = places(split, columns)
     keyed: set[str] = set()
-    for (panel, line), part in rows.groupby(["panel", "line"], sort=False):
+    groups: Any = rows.groupby(["panel", "line"], sort=False)
+    for (panel, line), part in groups:
         where = [down[panel][label, line] for label in part["label"]]
         form = "+.2f" if panel == SAVED else "+.1f" if panel == SWAPS else ".1f"
         trace = dots(part, where, LINES[str(line)], str(line), form).update(showlegend=line not in keyed)

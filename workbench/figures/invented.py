@@ -129,8 +129,13 @@ def weighed() -> Evidence:
         ("meaning", 0.8, 0.7, 0.9, 0.2, 0.6, 0.5, 0.7, 0.02, 1.0, 3, 500),
     ]
     attention = [("over share", 1.4, 1.2, 1.6, 32)]
-    named = {"values": values, "effects": effects, "swaps": swaps, "readers": readers, "attention": attention}
-    return Evidence(**{name: table(name, rows) for name, rows in named.items()})
+    return Evidence(
+        table("values", values),
+        table("effects", effects),
+        table("swaps", swaps),
+        table("readers", readers),
+        table("attention", attention),
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- the figures
