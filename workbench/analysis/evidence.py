@@ -129,7 +129,7 @@ def judged(found: Evidence) -> tuple[Kind, str]:
         if found.about.get("within"):
             return "none", "There are no thoughts before the answers, only within them, where none can be swapped."
         return "none", "There are no thoughts before the answers, so that none can be swapped."
-    count = int(found.effects["n"].max())
+    count = max(int(row["n"]) for row in _rows(found.effects))
     if count < FEWEST:
         return "undecided", f"Undecided: {count} questions tell nothing, give at least {FEWEST}, better 500."
     named = {where: name for name in ("there", "harmful") for where, is_ in content.items() if is_ == name}
