@@ -44,6 +44,7 @@ def command(*words: object) -> int:
 # --------------------------------------------------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_found_and_draws_it(run, tmp_path, capsys):
     words = ("--run", run, "--split", "dev", "--count", 6, "--looked", 2, "--slots", 1, "--decoding.max_new_tokens", 6)
     assert command(*words, "--along", "true", "--out", tmp_path) == 0
