@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from workbench.evidence.changes import PLAIN, WITH_AMOUNT, change_named
+from workbench.evidence.changes import PLAIN, WITH_AMOUNT, change_named, donors
 from workbench.methods import Thoughts
 
 
@@ -95,3 +95,40 @@ def test_a_wrong_name_is_one_sentence(name, sentence):
 def test_half_a_thought_cannot_be_kept():
     with pytest.raises(ValueError, match=r"truncated:1\.5 is no number of thoughts"):
         change_named("truncated:1.5")(thoughts())
+
+
+def test_random_vectors_are_as_long_and_point_elsewhere():
+    given = thoughts(ragged=True)
+    for new, old in zip(change_named("random")(given), given, strict=True):
+        assert torch.allclose(new.vectors.norm(dim=-1), old.vectors.norm(dim=-1), rtol=1e-5)
+        assert not torch.allclose(new.vectors, old.vectors)
+
+
+def test_one_slot_is_taken_away_or_swapped_and_the_others_stay():
+    given = thoughts(ragged=True)
+    whole = change_named("shuffled")(given)
+    for old, donor, swapped, fewer in zip(
+        given, whole, change_named("swapped:2")(given), change_named("without:1")(given), strict=True
+    ):
+        assert torch.equal(swapped.vectors[:, :, :2], old.vectors[:, :, :2])
+        if old.vectors.shape[2] == donor.vectors.shape[2] == 3:
+            assert torch.equal(swapped.vectors[:, :, 2], donor.vectors[:, :, 2])
+        else:  # not both have it
+            assert torch.equal(swapped.vectors, old.vectors)
+        kept = [k for k in range(old.vectors.shape[2]) if k != 1]
+        assert torch.equal(fewer.vectors, old.vectors[:, :, kept])
+        assert fewer.mask.shape == fewer.vectors.shape[:-1]
+
+
+def test_donors_lie_on_one_cycle():
+    once, twice = donors(7), donors(7, 2)
+    assert sorted(once) == list(range(7))
+    assert all(once[k] != k and twice[k] == once[once[k]] for k in range(7))
+    with pytest.raises(ValueError, match="at least three questions"):
+        donors(2, 2)
+
+
+@pytest.mark.parametrize("name", ["without:0.5", "swapped:1.5"])
+def test_a_slot_is_a_whole_number(name):
+    with pytest.raises(ValueError, match="is no slot; give a whole number, counted from 0"):
+        change_named(name)(thoughts())

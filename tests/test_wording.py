@@ -51,6 +51,7 @@ def test_the_plain_form_asks_for_an_answer_and_reads_it():
     assert task.parse("Answer: 3\nAnswer: 41") == "41"
     assert task.parse("#### 41") == "41"  # as ever
     assert task.read(" 41\nmore 5", begun=MARK) == "41"
+    assert task.read(f"{MARK} 41\nmore 5", begun=MARK) == "41"  # of a method that puts the mark before its answer
     assert SUMS.parse("Answer:") is None
 
 

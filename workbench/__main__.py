@@ -147,6 +147,11 @@ COMMANDS = {
         options.counter,
         acts.counter,
     ),
+    "evidence": Command(
+        "The standard of evidence: swaps, costs, readers and controls, and what the thoughts do in one sentence.",
+        options.evidence,
+        acts.evidence,
+    ),
     "bounds": Command(
         "What texts cost beside thoughts: bounds, and controls that are none.", options.bounds, acts.bounds
     ),

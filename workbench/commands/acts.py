@@ -206,6 +206,54 @@ def counter(given: Namespace) -> None:
     print(verdict(table))
 
 
+def evidence(given: Namespace) -> None:
+    import pandas as pd
+
+    from .. import figures
+    from ..analysis.evidence import write_evidence
+    from ..evidence.standard import assess, planned
+    from ..runs import load_method, snapshot_steps
+
+    if given.out is None and given.run is None:
+        raise ValueError("a method without a run has no folder of its own: give --out, or --run")
+    if given.run is None and (given.along or given.controls):
+        raise ValueError("--along and --controls go on from a run's snapshots and settings: give --run")
+    if given.controls and given.task is not None:
+        raise ValueError("controls are trained and answered on the run's own task: leave --task or --controls out")
+    run = Path(given.run or "")
+    out = given.out or run / "evidence"
+    method, task = _method_and_task(given)
+    examples = task.examples(given.split, given.count)
+    steps = snapshot_steps(run) if given.along else []
+    if given.along and not steps:
+        raise ValueError(f"{run} keeps no snapshots: train with --training.snapshot_every, or leave --along out")
+    print(planned(method, task, examples, given.slots, len(steps)))
+    if given.dry_run:
+        return
+    found = assess(
+        method, task, examples, split=given.split, decoding=_decoding(given, method), batch_size=given.batch_size,
+        seed=given.seed, slots=given.slots, looked=given.looked,
+        snapshots={step: lambda step=step: load_method(run, step=step) for step in steps},
+    )  # fmt: skip
+    if given.controls:
+        from ..experiments.controls import with_controls
+
+        found = with_controls(found, run, method, out / "controls", given.split, given.count, given.batch_size)
+    paths = [write_evidence(found, out)]
+    source = {"run": str(given.run or given.method), "evidence": str(paths[0])}
+    paths += figures.save(figures.evidence(found), "evidence_figure", out, source)
+    with pd.option_context("display.width", 200, "display.max_columns", None, "display.max_rows", None):
+        for name, one in found.tables().items():
+            if len(one):
+                print(f"\n{name}\n{one.round(3).to_string(index=False)}")
+    for note in found.notes:
+        print(f"not measured, or in part: {note}" if note else "")
+    for path in paths:
+        print(path)
+    print(f"{found.about['seconds'] / 60:.1f} minutes")
+    print(found.sentence)
+
+
 def bounds(given: Namespace) -> None:
     import pandas as pd
 

@@ -93,7 +93,8 @@ def collect(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--paths", type=int, default=1, help="thoughts per question")
     parser.add_argument("--draws", type=int, default=1, help="answers per thought")
     what = (
-        "dropped, zeroed, shuffled, averaged, noised:X, truncated:K, scaled:X, spread:X (evidence/changes.py); oracle"
+        "dropped, zeroed, shuffled, averaged, random, noised:X, truncated:K, without:K, swapped:K, scaled:X, spread:X "
+        "(evidence/changes.py); oracle"
     )
     parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
     parser.add_argument("--readout", type=int, default=0, help="words kept of what each thought is read as")
@@ -106,6 +107,23 @@ def counter(parser: ArgumentParser, argv: Sequence[str]) -> None:
     _answered(parser, argv)
     parser.add_argument("--changes", type=list[str], default=list(CHANGES), help="see workbench/evidence/changes.py")
     parser.add_argument("--out", type=Path, required=True, help="folder for the stores, table.csv and the figure")
+
+
+def evidence(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..evidence.standard import LOOKED, SLOTS
+
+    _answered(parser, argv)
+    parser.set_defaults(count=500)
+    parser.add_argument("--slots", type=int, default=SLOTS, help="slots swapped and taken away one by one, at most")
+    parser.add_argument("--looked", type=int, default=LOOKED, help="questions whose attention is looked at")
+    along = "also swap thoughts at each snapshot that the run keeps (train with --training.snapshot_every)"
+    parser.add_argument("--along", type=bool, default=False, help=along)
+    controls = "also train controls on the same data at the same budget: soft prompt, and where the method trains its "
+    controls += "model filler tokens and plain fine-tuning with and without the chain"
+    parser.add_argument("--controls", type=bool, default=False, help=controls)
+    out = "folder for evidence.json and the figure; default RUN/evidence"
+    parser.add_argument("--out", type=Path | None, default=None, help=out)
+    parser.add_argument("--dry-run", type=bool, default=False, help="say what would be measured, and do nothing")
 
 
 def bounds(parser: ArgumentParser, argv: Sequence[str]) -> None:

@@ -28,11 +28,20 @@ def zeroed(thoughts: list[Thoughts]) -> list[Thoughts]:
 
 def shuffled(thoughts: list[Thoughts]) -> list[Thoughts]:
     """Every question gets the thoughts of another one: right kind, wrong content."""
-    if len(thoughts) < 2:
-        raise ValueError("shuffling thoughts needs at least two questions; give more examples")
-    order = random.Random(0).sample(range(len(thoughts)), len(thoughts))
-    taken = dict(zip(order, [*order[1:], order[0]], strict=True))  # one cycle: nobody keeps their own
-    return [thoughts[taken[i]] for i in range(len(thoughts))]
+    return [thoughts[donor] for donor in donors(len(thoughts))]
+
+
+def donors(count: int, further: int = 1) -> list[int]:
+    """For each of `count` questions the one whose thoughts it gets: all lie on one cycle, so nobody keeps their own.
+
+    further: so many places along the cycle; 2 is the donor's donor, a third question.
+    """
+    if count < further + 1:
+        needed = {1: "two", 2: "three"}.get(further, str(further + 1))
+        raise ValueError(f"shuffling thoughts needs at least {needed} questions; give more examples")
+    order = random.Random(0).sample(range(count), count)
+    taken = dict(zip(order, [*order[further:], *order[:further]], strict=True))
+    return [taken[i] for i in range(count)]
 
 
 def averaged(thoughts: list[Thoughts]) -> list[Thoughts]:
@@ -47,6 +56,15 @@ def noised(thoughts: list[Thoughts], amount: float) -> list[Thoughts]:
         noise = torch.randn(t.vectors.shape, generator=torch.Generator().manual_seed(place))
         size = t.vectors[t.mask].square().mean().sqrt() if bool(t.mask.any()) else 0.0
         made.append(_with(t, t.vectors + amount * size * noise))
+    return made
+
+
+def random_vectors(thoughts: list[Thoughts]) -> list[Thoughts]:
+    """Gaussian directions of the same lengths: as large as thoughts, and nobody's."""
+    made = []
+    for place, t in enumerate(thoughts):
+        noise = torch.randn(t.vectors.shape, generator=torch.Generator().manual_seed(place))
+        made.append(_with(t, noise * (t.vectors.norm(dim=-1) / noise.norm(dim=-1))[..., None]))
     return made
 
 
@@ -69,12 +87,45 @@ def spread(thoughts: list[Thoughts], amount: float) -> list[Thoughts]:
     return [_with(t, middle[: t.vectors.shape[2]].lerp(t.vectors, amount)) for t in thoughts]
 
 
-PLAIN: dict[str, Change] = {"dropped": dropped, "zeroed": zeroed, "shuffled": shuffled, "averaged": averaged}
+def without(thoughts: list[Thoughts], amount: float) -> list[Thoughts]:
+    """All thoughts but the one of slot `amount`, counted from 0; the others move together."""
+    slot = _slot("without", amount)
+    kept = [[k for k in range(t.mask.shape[2]) if k != slot] for t in thoughts]
+    return [Thoughts(t.vectors[:, :, own], t.mask[:, :, own]) for t, own in zip(thoughts, kept, strict=True)]
+
+
+def swapped(thoughts: list[Thoughts], amount: float) -> list[Thoughts]:
+    """Slot `amount` alone, counted from 0, is another question's, where both have it."""
+    slot, made = _slot("swapped", amount), []
+    for t, donor in zip(thoughts, shuffled(thoughts), strict=True):
+        vectors = t.vectors.clone()
+        if slot < min(t.vectors.shape[2], donor.vectors.shape[2]):
+            both = t.mask[:, :, slot] & donor.mask[:, :, slot]
+            vectors[:, :, slot][both] = donor.vectors[:, :, slot][both]
+        made.append(_with(t, vectors))
+    return made
+
+
+def _slot(name: str, amount: float) -> int:
+    if int(amount) != amount:
+        raise ValueError(f"{name}:{amount:g} is no slot; give a whole number, counted from 0")
+    return int(amount)
+
+
+PLAIN: dict[str, Change] = {
+    "dropped": dropped,
+    "zeroed": zeroed,
+    "shuffled": shuffled,
+    "averaged": averaged,
+    "random": random_vectors,
+}
 WITH_AMOUNT: dict[str, Callable[[list[Thoughts], float], list[Thoughts]]] = {
     "noised": noised,
     "truncated": truncated,
     "scaled": scaled,
     "spread": spread,
+    "without": without,
+    "swapped": swapped,
 }
 
 

@@ -131,7 +131,7 @@ class _Work:
                 found = self.method.oracle(batch).over_paths(paths) if oracle else self.method.think(batch, paths=paths)
                 near = self.method.step_similarities(batch)
                 return [
-                    (_one(found, k, whole), {name: value[k].cpu().clone() for name, value in near.items()})
+                    (single(found, k, whole), {name: value[k].cpu().clone() for name, value in near.items()})
                     for k in range(len(batch))
                 ]
 
@@ -149,12 +149,12 @@ class _Work:
                 batch, own = [self.prompts[i] for i in places], [thoughts[i] for i in places]
 
                 def written(batch: list[Prompt] = batch, own: list[Thoughts] = own) -> list[list[list[Completion]]]:
-                    together = _together(own, self.method.backbone)
-                    return self.method.answer(batch, together, asked.decoding, draws=asked.draws, seed=asked.seed)
+                    given = together(own, self.method.backbone)
+                    return self.method.answer(batch, given, asked.decoding, draws=asked.draws, seed=asked.seed)
 
                 behind = "" if self.journal.path is None else _digest(own)
                 for place, found in zip(places, self._once(("answers", number), behind, written), strict=True):
-                    answers[place] = _graded(self.task, self.prompts[place], found)
+                    answers[place] = graded(self.task, self.prompts[place], found)
                 self.answered += len(places)
                 bar.update(len(places))
         return answers
@@ -193,7 +193,7 @@ def _changed(change: Change, thoughts: list[Thoughts], prompts: Sequence[Prompt]
     return found
 
 
-def _graded(task: Task, prompt: Prompt, completions: list[list[Completion]]) -> Answered:
+def graded(task: Task, prompt: Prompt, completions: list[list[Completion]]) -> Answered:
     """What the task reads in the answers of one question, and whether it is right."""
     read = [[task.read(c.text, prompt.begun) for c in path] for path in completions]
     for value in (one for path in read for one in path):
@@ -214,7 +214,7 @@ def _empty() -> Thoughts:
     return Thoughts(torch.zeros(1, 1, 0, 1), torch.zeros(1, 1, 0, dtype=torch.bool))
 
 
-def _one(thoughts: Thoughts, k: int, whole: bool) -> Thoughts:
+def single(thoughts: Thoughts, k: int, whole: bool) -> Thoughts:
     """The thoughts of one example of a batch, on the CPU; mixtures stand for their vectors unless `whole`."""
 
     def own(value: torch.Tensor) -> torch.Tensor:
@@ -243,7 +243,7 @@ def _float(thoughts: Thoughts | None) -> Thoughts | None:
     return replace(thoughts, vectors=thoughts.vectors.float(), signals=signals)
 
 
-def _together(thoughts: Sequence[Thoughts], backbone: Backbone) -> Thoughts:
+def together(thoughts: Sequence[Thoughts], backbone: Backbone) -> Thoughts:
     """Single-example thoughts as one batch; fewer steps are padded (mask false)."""
 
     def stack(parts: Sequence[torch.Tensor], fill: Any) -> torch.Tensor:

@@ -4,6 +4,7 @@ A figure draws the numbers it is given and computes nothing that has a name in `
 """
 
 from .curves import collapse_along, collapse_by_step, loss_curves, statistic_title
+from .evidence import evidence
 from .export import redraw, save
 from .gallery import GALLERY, write_gallery
 from .heatmaps import divergences, matrix, readout, step_similarity
@@ -25,6 +26,7 @@ __all__ = [
     "collapse_by_step",
     "distance_qq",
     "divergences",
+    "evidence",
     "loss_curves",
     "matrix",
     "readout",

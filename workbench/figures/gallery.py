@@ -94,6 +94,11 @@ GALLERY: Mapping[str, Entry] = {
         'wb.figures.bars(table, label="change", mean="difference", percent=True, reference=0)  # workbench counter',
         invented.draw_counter_tests,
     ),
+    "evidence": Entry(
+        "The standard of evidence of one method: answers, cross-entropies, swaps, readers, and the sentence.",
+        'wb.figures.evidence(wb.read_evidence("data/runs/two/evidence"))  # workbench evidence',
+        invented.draw_evidence,
+    ),
     "thought_map": Entry(
         "Thoughts in the plane by what their question means, a panel per slot.",
         'wb.figures.thought_map(wb.project(store), color="label_meaning", facet="step")',

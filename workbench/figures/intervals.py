@@ -97,7 +97,7 @@ def bars(
     own = isinstance(x_title, Mapping)
     key = [plain(str(line)) for line in lines if len(lines) > 1]
     across = 1 if width == "column" else min(columns, len(split))
-    slots = {panel: _slots(rows if across > 1 else rows.loc[rows["panel"] == panel]) for panel in split}
+    slots = {panel: lanes(rows if across > 1 else rows.loc[rows["panel"] == panel]) for panel in split}
     texts, left = beside([str(label) for label in rows["label"]], width)
     folded = dict(zip(map(str, rows["label"]), texts, strict=True))
     figure = panels(
@@ -119,7 +119,7 @@ def bars(
     for panel, place in at.items():
         values = on_axis([panel] if own else split, references, rows)
         figure.update_xaxes(range=span(values, shares=percent, edge=0.08), showgrid=True, **place)
-        figure.update_yaxes(**_labels(slots[panel], folded), **place)
+        figure.update_yaxes(**labels_axis(slots[panel], folded), **place)
     return figure
 
 
@@ -139,7 +139,7 @@ def _check(rows: pd.DataFrame) -> None:
         )
 
 
-def _slots(rows: pd.DataFrame) -> dict[tuple[Any, Any], float]:
+def lanes(rows: pd.DataFrame) -> dict[tuple[Any, Any], float]:
     """How far down each (label, line) stands: one slot each, and half a slot between labels of several lines."""
     slots: dict[tuple[Any, Any], float] = {}
     at = 0.0
@@ -159,11 +159,11 @@ def _traces(
     for panel, line in dict.fromkeys(zip(rows["panel"], rows["line"], strict=True)):
         part = rows.loc[(rows["panel"] == panel) & (rows["line"] == line)]
         at = [slots[panel][name, line] for name in part["label"]]
-        yield panel, _dots(part, at, style(line), str(line), form).update(showlegend=keys and line not in keyed)
+        yield panel, dots(part, at, style(line), str(line), form).update(showlegend=keys and line not in keyed)
         keyed.add(line)
 
 
-def _dots(part: pd.DataFrame, at: list[float], look: Style, line: str, form: str) -> go.Scatter:
+def dots(part: pd.DataFrame, at: list[float], look: Style, line: str, form: str) -> go.Scatter:
     return go.Scatter(
         x=part["mean"].tolist(),
         y=at,
@@ -187,7 +187,7 @@ def _dots(part: pd.DataFrame, at: list[float], look: Style, line: str, form: str
     )
 
 
-def _labels(slots: Mapping[tuple[Any, Any], float], texts: Mapping[str, str]) -> dict[str, Any]:
+def labels_axis(slots: Mapping[tuple[Any, Any], float], texts: Mapping[str, str]) -> dict[str, Any]:
     """The y axis: a label in the middle of its slots, downwards, with room for the number above the first dot."""
     places: dict[str, list[float]] = {}
     for (label, _), at in slots.items():

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..analysis.evidence import Evidence, table
 from .curves import collapse_along, collapse_by_step, loss_curves
+from .evidence import evidence
 from .heatmaps import divergences, matrix, readout, step_similarity
 from .intervals import accuracy, bars
 from .look import Width
@@ -102,6 +104,38 @@ def statistics(over: str = "step") -> pd.DataFrame:
                     break
     columns = ["store", "statistic", "step", "value", "low", "high", "n", "unit"]
     return pd.DataFrame(rows, columns=pd.Index(columns))
+
+
+def weighed() -> Evidence:
+    """As `evidence.standard.assess` returns: two of three slots say what a word means."""
+    right = {"own": (0.8, 0.3), "other": (0.42, 0.12), "none": (0.4, 0.1)}
+    values = [
+        (source, measure, value, value - 0.04, value + 0.04, 500)
+        for source, both in right.items()
+        for measure, value in zip(("free", "forced"), both, strict=True)
+    ]
+    lost = {"other": (0.4, 0.3), "none": (0.4, 0.35)}
+    effects = [
+        (source, measure, value, value - 0.05, value + 0.06, 500)
+        for source, both in lost.items()
+        for measure, value in zip(("at once", "chain"), both, strict=True)
+    ]
+    effects += [(source, "free", right["own"][0] - right[source][0], 0.33, 0.43, 500) for source in ("other", "none")]
+    swaps = [
+        (slot, how, "", 0.1 + over, 0.1, over, over - 0.04, over + 0.04, 0.5, 480)
+        for slot, how, over in (("all", "free", 0.3), ("0", "free", 0.1))
+    ]
+    readers = [
+        ("meaning", 0.8, 0.7, 0.9, 0.2, 0.6, 0.5, 0.7, 0.02, 1.0, 3, 500),
+    ]
+    attention = [("over share", 1.4, 1.2, 1.6, 32)]
+    return Evidence(
+        table("values", values),
+        table("effects", effects),
+        table("swaps", swaps),
+        table("readers", readers),
+        table("attention", attention),
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- the figures
@@ -295,3 +329,7 @@ def draw_speed(width: Width) -> go.Figure:
     about = {"part": "training", "unit": "seconds per step", "repeats": 5, "machine": "a processor (cpu, 2 cores)"}
     table.attrs |= about | {"commit": "0000000", "created": "2026-01-01", "notes": ["batch size 8"]}
     return speed(table, width=width)
+
+
+def draw_evidence(width: Width) -> go.Figure:
+    return evidence(weighed(), width=width)

@@ -113,7 +113,7 @@ class Task:
         """
         if not begun.rstrip().endswith(self.mark):
             return self.parse(begun + written)
-        lines = written.split(self.mark)[0].strip().splitlines()
+        lines = written.strip().removeprefix(self.mark).split(self.mark)[0].strip().splitlines()  # said twice: once
         return self.parse(f"{self.mark} {lines[0]}") if lines else None
 
     def examples(self, split: Split, count: int | None = None) -> list[Example]:

@@ -17,6 +17,7 @@ from ..analysis.projection import project
 from ..figures import collapse_along, response, spectrum, style, thought_map
 from ..figures.look import add_to_caption, titles_of
 from .views import Picture, Piece, View, checked, escaped, framed, labelled, notice, pane, said, when
+from .weighed import Given, Weighed
 
 MOST = 500  # questions of a store that are looked at: the verdict's lines were drawn with so many
 STATISTICS = {  # over training: those of the verdict
@@ -53,6 +54,7 @@ class Collapse(View):
 
     checkpoint: the training step that is shown; of a run that has no such one, its last before. The thresholds are
     traits too (`low_spread`, ...), and the verdict follows them at once. Of large stores 500 questions are looked at.
+    evidence: what `workbench evidence` found, of one run or run -> that; what the thoughts do stands beneath.
     """
 
     title = "Collapse"
@@ -70,9 +72,13 @@ class Collapse(View):
     most_same = tr.Float(Thresholds.most_same, min=0, max=1)
     same_distance = tr.Float(Thresholds.same_distance, min=0)
 
-    def __init__(self, stores: xr.Dataset | Mapping[Any, Any]) -> None:
+    def __init__(
+        self, stores: xr.Dataset | Mapping[Any, Any], evidence: Given | Mapping[str, Given] | None = None
+    ) -> None:
         super().__init__()
         self.runs, self.remarks = _runs(stores)
+        self.weighed = Weighed(evidence)
+        self.remarks += self.weighed.remarks
         self._kept: dict[Any, Any] = {}
         if not self.runs:
             self.box.children = (notice(self.remarks),)
@@ -192,6 +198,7 @@ class Collapse(View):
             self.trouble,
             beside,
             self.pictures["statistics"],
+            *self.weighed.box(),
         )
         when(self, list(ENDS), self._judge)
         when(self, ["checkpoint", "path"], self._judge)
@@ -324,7 +331,8 @@ class Collapse(View):
             return [said(self.remarks)]
         drawn = [said(found) if isinstance(found, str) else found for found in self.figures().values()]
         lines = pd.DataFrame({"line": list(LINES.values()), "at": [getattr(self, name) for name in LINES]})
-        return [said(self.remarks), self._verdict_html(), *drawn, "<h3>Where the verdict's lines are</h3>", lines]
+        where = ["<h3>Where the verdict's lines are</h3>", lines]
+        return [said(self.remarks), self._verdict_html(), *drawn, *self.weighed.pieces(), *where]
 
 
 def _runs(stores: Any) -> tuple[Runs, list[str]]:

@@ -16,6 +16,7 @@ from .controls import button, choice, stepper, toggles
 from .detail import answers_html, question_html, question_table, thoughts_html
 from .scatter import Points, selection_figure
 from .views import MOST_ROWS, Picture, Piece, Table, View, checked, escaped, framed, labelled, notice, pane, said, when
+from .weighed import Given, Weighed
 
 MOST = 8  # runs beside each other
 
@@ -25,7 +26,8 @@ class Compare(View):
 
     From the top: accuracies with intervals, how far each run is from `baseline` (paired over the questions both
     answered), how often two runs agree; a map of each run's thoughts, linked by question: what is selected in one is
-    selected in all; the questions on which runs disagree; one of them, answered by each run, with its thoughts.
+    selected in all; the questions on which runs disagree; one of them, answered by each run, with its thoughts. With
+    `evidence`, run -> what `workbench evidence` found of it, a sentence says what the thoughts of each do.
 
     Traits: `baseline` (a name), `measure` ("mean" of the answers, or majority "vote"), `color` (a column of `points`),
     `step` (None: all), `only` ("disagreements" or "all" questions), `selection` (example ids), `question` (an example
@@ -41,9 +43,11 @@ class Compare(View):
     selection = tr.Tuple()
     question = tr.Unicode("")
 
-    def __init__(self, stores: Mapping[Any, xr.Dataset]) -> None:
+    def __init__(self, stores: Mapping[Any, xr.Dataset], evidence: Given | Mapping[str, Given] | None = None) -> None:
         super().__init__()
         good, self.remarks = checked(stores, most=MOST)
+        self.weighed = Weighed(evidence)
+        self.remarks += self.weighed.remarks
         self.stores = {str(name): store for name, store in good.items()}
         self.maps: dict[str, Points] = {}
         self.points: Any = pd.DataFrame()
@@ -113,7 +117,7 @@ class Compare(View):
             button("Select none", lambda: self.set_trait("selection", ()), "show all thoughts in their colours"),
         ]
         self.box.children = (
-            *(notice(self.remarks), labelled(*controls), figures, self.tests, *self._mapping()),
+            *(notice(self.remarks), labelled(*controls), figures, self.tests, *self.weighed.box(), *self._mapping()),
             *(labelled(*listing), self.counted, self.table, self.detail),
         )
 
@@ -268,7 +272,7 @@ class Compare(View):
         if len(self.stores) < 2:
             return parts
         parts += [figure for picture in (self.accuracies, self.agreement) if (figure := picture.figure) is not None]
-        parts.append(self.tests.value)
+        parts += [self.tests.value, *self.weighed.pieces()]
         for name, one in self.maps.items():
             shown = np.full(len(one.points), True)
             if one.shown is not None:

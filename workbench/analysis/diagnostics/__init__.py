@@ -53,7 +53,7 @@ from .divergences import (
     vocabulary_kl,
 )
 from .gaussianity import HenzeZirkler, Mardia, henze_zirkler, mahalanobis_qq, mardia
-from .information import Information, classifier_information, knn_information
+from .information import Information, Reading, classifier_information, knn_information, reading
 from .positive import PositiveStep, choice_stability, focus_weights, positive_step, random_step
 from .readout import (
     Parallelism,
@@ -97,6 +97,7 @@ __all__ = [
     "Mardia",
     "Parallelism",
     "PositiveStep",
+    "Reading",
     "Swapped",
     "Thresholds",
     "VariancePart",
@@ -158,6 +159,7 @@ __all__ = [
     "probe",
     "qq_table",
     "random_step",
+    "reading",
     "readout_table",
     "relative_spread",
     "rule_agreement",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma, entr
 
+from ..scores import Interval, paired_difference
 from .inputs import samples
 from .neighbours import squared_distance_blocks
 
@@ -52,13 +53,61 @@ def classifier_information(
     return _beside_floor(scores[0], scores[1:], y)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a linear reader finds of a label in vectors, beside what it finds in others, in nats; intervals are over
+    samples, floor is the most that it finds of shuffled labels."""
+
+    found: Interval
+    others: float
+    gain: Interval  # found less others, by sample
+    floor: float
+    entropy: float  # all there is to know
+    classes: int
+
+
+def reading(
+    vectors: ArrayLike,
+    others: ArrayLike,
+    labels: ArrayLike,
+    *,
+    level: float = 0.95,
+    folds: int = 5,
+    shuffles: int = 5,
+    strengths: tuple[float, ...] = (0.01, 0.1),
+    seed: int = 0,
+) -> Reading:
+    """`classifier_information` of a label in vectors [n, feature], and in `others` [n, feature] of the same samples.
+
+    What thoughts say of a label beside what the words of their question say of it. ValueError as there.
+    """
+    x, z = samples(vectors), samples(others)
+    both, y = _labelled(np.concatenate([x, z], 1), labels, folds)
+    most, entropy = (x.shape[1], _entropy(y))
+
+    def best(part: np.ndarray, known: np.ndarray) -> np.ndarray:
+        tried = [log_chances(part, known, folds, strength, seed) for strength in strengths]
+        return max(tried, key=lambda chances: float(chances.mean()))
+
+    own, other = best(both[:, :most], y), best(both[:, most:], y)
+    floor = max(float(best(both[:, :most], shuffled).mean()) for shuffled in _shuffled(y, shuffles, seed))
+    found = paired_difference(own, np.full(len(y), -entropy), level, seed=seed)
+    gain = paired_difference(own, other, level, seed=seed)
+    return Reading(found, entropy + float(other.mean()), gain, entropy + floor, entropy, len(np.unique(y)))
+
+
 def _held_out(x: np.ndarray, y: np.ndarray, folds: int, strength: float, seed: int) -> float:
     """Entropy of y less the cross-entropy of classifiers that were fitted on the other folds."""
+    return _entropy(y) + float(log_chances(x, y, folds, strength, seed).mean())
+
+
+def log_chances(x: np.ndarray, y: np.ndarray, folds: int, strength: float, seed: int) -> np.ndarray:
+    """ln of the chance [n] that a classifier gives each sample's label y, a number from 0, without having seen it."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
-    total = 0.0
+    found = np.zeros(len(y))
     for train, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y):
         centre, scale = x[train].mean(axis=0), x[train].std(axis=0)
         scaled = ((x - centre) / np.where(scale > 0, scale, 1)).astype(np.float32)  # half the time of float64
@@ -67,8 +116,8 @@ def _held_out(x: np.ndarray, y: np.ndarray, folds: int, strength: float, seed: i
             warnings.simplefilter("ignore", ConvergenceWarning)  # whatever the weights, held-out samples judge them
             model.fit(scaled[train], y[train])
         chance = np.asarray(model.predict_proba(scaled[test]), dtype=np.float64)[np.arange(len(test)), y[test]]
-        total += float(np.log(np.maximum(chance, np.finfo(np.float32).tiny)).sum())
-    return _entropy(y) + total / len(y)
+        found[test] = np.log(np.maximum(chance, np.finfo(np.float32).tiny))
+    return found
 
 
 def knn_information(
