@@ -185,6 +185,18 @@ def collect(given: Namespace) -> None:
     )
 
 
+def readout(given: Namespace) -> None:
+    """Nothing is lost: the store is replaced when the new one is whole."""
+    from .. import store
+    from ..evidence.reading import read_out, reader
+
+    out = store.writable(given.out or given.store)
+    found = store.load(given.store)
+    read = read_out(found, reader(found, given.run), given.words)
+    store.save(read, out)
+    print(f"{out}: {given.words} words of each of {int(found['mask'].sum())} thoughts")
+
+
 def counter(given: Namespace) -> None:
     from .. import figures, store
     from ..evidence.counter import counted, counter, counter_table, verdict
@@ -284,6 +296,14 @@ def figures(given: Namespace) -> None:
     for name, figure in drawn.items():
         for path in figures.save(figure, name, given.out, source, tuple(given.formats)):
             print(path)
+
+
+def report(given: Namespace) -> None:
+    from ..widgets.report import report
+
+    stores = _named(given.stores)
+    path = report(given.run, given.out, stores=stores, question=given.question, color=given.color)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens without a network")
 
 
 def export(given: Namespace) -> None:

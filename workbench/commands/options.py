@@ -100,6 +100,13 @@ def collect(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
 
 
+def readout(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("store", type=Path, help="store that was collected without, or with another number of words")
+    parser.add_argument("--run", type=Path | None, default=None, help="its run; not needed where nothing is trained")
+    parser.add_argument("--words", type=int, default=5, help="words kept of what each thought is read as")
+    parser.add_argument("--out", type=Path | None, default=None, help="store to write; default: in place of the store")
+
+
 def counter(parser: ArgumentParser, argv: Sequence[str]) -> None:
     from ..evidence.counter import CHANGES
 
@@ -131,6 +138,15 @@ def figures(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--window", type=int, default=20, help="logged values averaged per point of a loss curve")
     parser.add_argument("--formats", type=list[str], default=["html", "png"], help="of html, png, pdf, svg")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
+
+
+def report(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("run", type=Path, help="folder of a run with stores in it, or one store (.nc)")
+    parser.add_argument("--stores", type=Path, nargs="+", default=[], help="stores beside those in the folder")
+    asks = "what was to be found out, in a sentence; default: whether its thoughts help"
+    parser.add_argument("--question", default="", help=asks)
+    parser.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
+    parser.add_argument("--out", type=Path | None, default=None, help="page to write; default: RUN/report.html")
 
 
 def export(parser: ArgumentParser, argv: Sequence[str]) -> None:

@@ -7,6 +7,7 @@
     along       what a live model sees along its own answers: entropy, attention to thoughts
     changes     thoughts dropped, swapped between questions, averaged, noised, before they are answered with
     counter     counter-tests: what each change costs
+    reading     read-outs for a store that was collected without
     answering   a live model for `widgets.Probe`: one question answered behind thoughts that were moved by hand
 
 Imports config, files, backbone, tasks, methods, store, runs and analysis; draws nothing.

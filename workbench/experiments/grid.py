@@ -83,7 +83,7 @@ class Answers:
     """One store of a cell: the trained task unless another is named, answered with thoughts as they are or changed.
 
     `options`: of the method's options those that are others here, such as whether it may think at test; not such as
-    decide what its weights are.
+    decide what its weights are. `readout`: words kept of what each thought is read as.
     """
 
     task: str | None = None
@@ -94,6 +94,7 @@ class Answers:
     draws: int = 1
     temperature: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    readout: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,9 @@ def _claim(setting: Setting, cell: Cell, folder: Path) -> None:
     shared = {k: v for k, v in asdict(setting).items() if k not in free}
     measure = cell.measure and f"{cell.measure.__module__}.{cell.measure.__name__}"
     asked = json.loads(json.dumps({**asdict(replace(cell, measure=None)), "measure": measure, "setting": shared}))
+    for answers in asked["stores"].values():  # folders made before stores could ask for read-outs are gone on with
+        if not answers["readout"]:
+            del answers["readout"]
     path = folder / "cell.json"
     if not path.exists():
         write_json(path, asked)
@@ -330,7 +334,7 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
         method.config = replace(trained, **asked.options) if asked.options else trained
         collect(
             method, other, examples, split=asked.split, decoding=decoding, paths=asked.paths, draws=asked.draws,
-            batch_size=setting.batch_size, seed=cell.seed, change=asked.change, out=path,
+            batch_size=setting.batch_size, seed=cell.seed, change=asked.change, readout=asked.readout, out=path,
         )  # fmt: skip
     method.config = trained
     if cell.measure is not None and not (folder / "measured.json").exists():

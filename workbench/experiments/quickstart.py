@@ -36,11 +36,14 @@ class Arm:
 
 
 SHIFT, KNOWN, SHUFFLED = Answers(), Answers(task="arith"), Answers(change="shuffled")
+READ = Answers(readout=5)  # with what each thought is read as, which notebooks show
 ARMS = {
     "none": Arm("cot", None, {"shift": SHIFT, "in_domain": KNOWN}),
     "soft_prompt": Arm("soft-prompt", TrainConfig(adamw_lr=0.02), {"shift": SHIFT}),  # of 0.002, 0.02, 0.1
     "lta_thinker": Arm(  # of 0.01, 0.02, 0.05
-        "lta-thinker", TrainConfig(lr=0.02), {"shift": SHIFT, "in_domain": KNOWN, "shuffled": SHUFFLED}
+        "lta-thinker",
+        TrainConfig(lr=0.02, snapshot_every=126),  # before, after a third, two thirds and all of its steps
+        {"shift": READ, "in_domain": KNOWN, "shuffled": SHUFFLED},
     ),
 }
 TITLES = {  # of arm and store

@@ -82,7 +82,7 @@ from .steps import (
 )
 from .tables import MEANINGS, describe, feature_table, readout_table, spectrum_table, variance_table
 from .thoughts import VariancePart, probe, slot_cosines, variance_parts
-from .verdict import STATES, Swapped, Thresholds, Verdict, collapse, glance, settled
+from .verdict import STATES, Swapped, Thresholds, Verdict, collapse, glance, settled, swapped_of
 
 __all__ = [
     "CHAIN",
@@ -170,6 +170,7 @@ __all__ = [
     "step_choices",
     "step_scores",
     "step_table",
+    "swapped_of",
     "thought_counts",
     "top_k_mass",
     "top_tokens",
