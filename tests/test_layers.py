@@ -40,7 +40,7 @@ ALLOWED = {
     "experiments": "config files places tasks plugins backbone methods store analysis runs training evidence figures",
     "bench": "files places tasks backbone methods store analysis runs training evidence",
     "commands": "config files places fetched tasks plugins backbone methods store analysis runs training evidence "
-    "figures checks experiments bench",
+    "figures widgets checks experiments bench",
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "analysis", "figures", "widgets")

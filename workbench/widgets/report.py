@@ -4,7 +4,7 @@
     report("two.nc", out="two.html")         one store alone
 
 The verdict comes first; then accuracies, evidence (thoughts swapped or taken away), the map, collapse, what thoughts
-are read as, positive steps, training, and where all of it comes from. What the stores do not hold is said, not left out.
+are read as, positive steps, training, and where all of it comes from. What the stores do not hold is said.
 """
 
 import base64
@@ -205,7 +205,7 @@ def _evidence(found: Found) -> Iterator[Piece]:
         if kept is None:
             yield _soft("No store answers these questions otherwise. `workbench counter --run RUN` makes some.")
         return
-    table = pd.DataFrame(rows)
+    table: Any = pd.DataFrame(rows)
     yield "<p>What is lost, question by question, when the same questions are answered otherwise:</p>"
     yield figures.bars(table, label="with", mean="difference", percent=True, reference=0.0, x_title="lost (points)")
     points = table.assign(lost=100 * table["difference"], low=100 * table["low"], high=100 * table["high"])
@@ -235,7 +235,7 @@ def _collapse(found: Found) -> Iterator[Piece]:
     if not bool(main["mask"].any()) or main.sizes["example"] < 2:
         yield _soft("There are too few thoughts to say anything about them.")
         return
-    table = describe(main)
+    table: Any = describe(main)
     yield f"<p>{escaped(_state(found.main))}</p>"
     chosen = table[(table["step"] == "all") & table["statistic"].isin(STATISTICS)]
     yield chosen[["statistic", "value", "low", "high", "unit", "meaning"]]
@@ -259,7 +259,7 @@ def first_words(found: xr.Dataset, most: int = 4) -> pd.DataFrame:
     rows = []
     for step in np.flatnonzero(mask.any(axis=0)).tolist():
         there = mask[:, step]
-        counts = pd.Series(token[there, step].astype(str)).value_counts()
+        counts: Any = pd.Series(token[there, step].astype(str)).value_counts()
         words = ", ".join(f"{word.strip() or repr(word)} {n / there.sum():.0%}" for word, n in counts[:most].items())
         rows.append((step, words, float(chance[there, step].mean()), int(there.sum())))
     return pd.DataFrame(rows, columns=pd.Index(["slot", "reads as", "probability", "n"]))
@@ -270,7 +270,7 @@ def _steps(found: Found) -> Iterator[Piece]:
         yield _soft("This method compares no worked steps with its answers.")
         return
     table = positive_steps(found.main)
-    several = table[table["candidates"] > 1]
+    several: Any = table[table["candidates"] > 1]
     sentence = (
         f"The positive step is the worked step most similar to the answer; {len(several)} questions have several."
     )
