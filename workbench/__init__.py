@@ -17,6 +17,7 @@ from typing import Any
 
 _HOME = {
     "Backbone": "backbone",
+    "glossary": "words",
     "Decoding": "backbone",
     "fetch": "fetched",
     "LatentMethod": "methods",

@@ -303,7 +303,7 @@ def report(given: Namespace) -> None:
         from ..widgets.report import report
     except ModuleNotFoundError as error:
         install = "pip install 'latent-workbench[notebook]'"
-        raise ValueError(f"a report is drawn with what notebooks need, and {error.name} is not here: {install}") from error
+        raise ValueError(f"a report needs {error.name}, as notebooks do: {install}") from error
 
     stores = _named(given.stores)
     path = report(given.run, given.out, stores=stores, question=given.question, color=given.color)

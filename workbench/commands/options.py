@@ -69,7 +69,8 @@ def _answered(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many steps")
     _what(parser, argv, task=None)
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
-    parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
+    first = "first examples of the split; default all"
+    parser.add_argument("--count", "--examples", type=int | None, default=None, help=first)
     parser.add_argument("--parse", type=Parsing, default="strict", help="read answers our way, or as published")
     parser.add_argument("--batch_size", type=int, default=128, help="questions at a time")
     parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled")
@@ -120,7 +121,7 @@ def bounds(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many steps")
     _task(parser, argv, None, "task whose texts are costed; default: the run's")
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split of the texts")
-    parser.add_argument("--count", type=int, default=64, help="first texts of the split")
+    parser.add_argument("--count", "--examples", type=int, default=64, help="first texts of the split")
     parser.add_argument("--out", type=Path | None, default=None, help="file for the table as CSV")
 
 

@@ -31,6 +31,7 @@ from ..evidence.collect import collect
 from ..files import checked, read_json, shown, write_json
 from ..methods import METHODS, LatentMethod, build
 from ..plugins import is_plugin, load_plugins, loaded
+from ..progress import Lines
 from ..runs import begun, load_method
 from ..tasks import Layout, Split, Task, load_task
 from ..training.loop import TrainConfig, train
@@ -222,9 +223,15 @@ def _run(setting: Setting, cells: Sequence[Cell], folders: dict[str, Path], cons
     ):
         total = progress.add_task(f"{len(cells)} runs", total=sum(cell.steps for cell in cells))
         bars = {cell.name: progress.add_task(cell.name, total=cell.steps, visible=False) for cell in cells}
+        watched = console.is_terminal or console.is_jupyter  # else nothing is drawn until the end: lines, then
+        lines = (
+            None if watched else Lines(f"{len(cells)} runs, steps", sum(cell.steps for cell in cells), 0, console.file)
+        )
         futures = {cell.name: pool.submit(run_cell, setting, cell, folders[cell.name]) for cell in cells}
         while not all(future.done() for future in futures.values()):
-            _show(progress, total, bars, cells, folders, futures)
+            done = _show(progress, total, bars, cells, folders, futures)
+            if lines is not None:
+                lines.update(done - lines.done)
             failed = next((name for name, future in futures.items() if future.done() and future.exception()), None)
             if failed is not None:
                 pool.shutdown(cancel_futures=True)
@@ -243,7 +250,8 @@ def _show(
     cells: Sequence[Cell],
     folders: dict[str, Path],
     futures: dict[str, Future],
-) -> None:
+) -> int:
+    """Move the bars; how many steps are done."""
     done = 0
     for cell in cells:
         ready = futures[cell.name].done()
@@ -251,6 +259,7 @@ def _show(
         done += steps
         progress.update(bars[cell.name], completed=steps, visible=futures[cell.name].running() and not ready)
     progress.update(total, completed=done)
+    return done
 
 
 def _raise(name: str, future: Future) -> None:
