@@ -14,7 +14,7 @@ from stores import synthetic_store
 from workbench import store
 from workbench.__main__ import main
 from workbench.runs import write_config
-from workbench.widgets.report import first_words, look, report, verdict
+from workbench.widgets.report import look, report, verdict
 
 ODD = "<script>alert('1')</script>"
 
@@ -96,18 +96,3 @@ def test_a_mistake_is_said(tmp_path):
     path = store.save(synthetic_store(5), tmp_path / "one.nc")
     with pytest.raises(ValueError, match=r"does not end in '\.html'"):
         report(path, tmp_path / "page.pdf")
-
-
-def test_first_words_counts_the_likeliest_word_of_each_slot():
-    found = synthetic_store(4, steps=2, masked=True)
-    shape = (4, 1, 2, 2)
-    token = np.full(shape, "x", dtype=object)
-    token[:, 0, 0, 0] = ["gains", "loses", "gains", "gains"]
-    found = found.assign(
-        lens_id=(store.RANK, np.zeros(shape, int)),
-        lens_token=(store.RANK, token),
-        lens_probability=(store.RANK, np.full(shape, 0.5)),
-    )
-    table = first_words(found)
-    assert table["reads as"].tolist() == ["gains 75%, loses 25%", "x 100%"]
-    assert table["n"].tolist() == [4, 2]  # two of the questions have no thought in the second slot

@@ -46,6 +46,8 @@ _HOME = {
     "Setting": "experiments",
     "experiment": "experiments",
     "shipped_report": "experiments",
+    "quickstart_made": "experiments.quickstart",
+    "turning": "evidence.turning",
     "watch": "widgets",
     "describe": "analysis.diagnostics",
     "divergence_table": "analysis.diagnostics",

@@ -80,7 +80,7 @@ def quickstart(given: Namespace) -> None:
     from ..experiments.quickstart import quickstart
 
     given.out.mkdir(parents=True, exist_ok=True)
-    quickstart(given.out, seed=given.seed)
+    quickstart(given.out, seed=given.seed, questions=given.questions)
 
 
 def methods(given: Namespace) -> None:

@@ -30,6 +30,7 @@ def tasks(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/quickstart"), help="folder for results and figures")
     parser.add_argument("--seed", type=int, default=0, help="seed of both trainings")
+    parser.add_argument("--questions", type=int, default=1000, help="test questions answered, the first of the split")
 
 
 def pretrain(parser: ArgumentParser, argv: Sequence[str]) -> None:

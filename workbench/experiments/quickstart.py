@@ -19,9 +19,9 @@ from .. import figures
 from ..analysis.diagnostics import STATES, describe
 from ..analysis.projection import project
 from ..analysis.scores import accuracy, accuracy_table, compare
-from ..files import write_json
-from ..places import INSTALLED
-from ..runs import discard, provenance, read_metrics
+from ..files import read_json, write_json
+from ..places import EXAMPLE, INSTALLED, QUICKSTART
+from ..runs import command, discard, provenance, read_metrics
 from ..training.loop import TrainConfig
 from .grid import Answers, Cell, Done, Setting, run_cells
 
@@ -57,6 +57,35 @@ TITLES = {  # of arm and store
 SHOWN = ("relative_spread", "effective_rank", "cosine", "slot_cosine", "norm_ratio", "verdict")
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a quickstart leaves: the folder of LTA-Thinker's run, and stores of test questions by what was thought."""
+
+    run: Path
+    stores: dict[str, Path]
+    yours: bool
+
+
+def quickstart_made(folder: str | Path | None = None) -> Made:
+    """The quickstart in `folder`: by default yours (data/quickstart) where there is one, else the shipped one.
+
+    One of before there were snapshots and read-outs counts as none. ValueError where `folder` is given and holds none.
+    """
+    for place in (QUICKSTART, EXAMPLE) if folder is None else (Path(folder),):
+        if not (place / "result.json").is_file():
+            continue
+        seed = read_json(place / "result.json", "the quickstart's own")["seed"]
+        run, empty = (place / "cells" / f"{name}_seed{seed}" for name in ("lta_thinker", "none"))
+        if (run / "snapshots").is_dir():
+            files = {
+                "empty slot": empty / "shift.nc",
+                "own thoughts": run / "shift.nc",
+                "another question's thoughts": run / "shuffled.nc",
+            }
+            return Made(run, files, place != EXAMPLE)
+    raise ValueError(f"no finished quickstart in {folder or QUICKSTART}: run `workbench quickstart` first")
+
+
 def quickstart(
     out: str | Path, *, seed: int = 0, backbone: str = "nano", questions: int = 1000, arms: Mapping[str, Arm] = ARMS
 ) -> dict[str, Any]:
@@ -88,8 +117,10 @@ def quickstart(
         console.print(f"  {path}")
     found = str(done["lta_thinker"].folder / "shift.nc")
     notebook = f"wb.widgets.Inspector(wb.store.load({found!r})) in a notebook"  # an installed wheel has none of ours
-    where = notebook if INSTALLED else "`make lab` and open notebooks/00_tour.ipynb"
+    where = notebook if INSTALLED else "`make lab` and open notebooks/00_tour.ipynb, which opens this run,"
     console.print(f"Next: {where} to look at these thoughts by hand.", markup=False, soft_wrap=True)
+    page = command("report", done["lta_thinker"].folder, "--color", "label_meaning")
+    console.print(f"Or: `{page}` for one page to read and to send.", markup=False, soft_wrap=True)
     return result
 
 

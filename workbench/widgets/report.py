@@ -22,7 +22,7 @@ import xarray as xr
 from plotly.offline import get_plotlyjs
 
 from .. import figures, runs, store
-from ..analysis.diagnostics import describe, positive_steps, step_table, swapped_of
+from ..analysis.diagnostics import describe, first_words, positive_steps, step_table, swapped_of
 from ..analysis.projection import project
 from ..analysis.scores import Interval, accuracy, accuracy_table, compare, cost
 from ..files import checked, read_json, write_text
@@ -249,20 +249,6 @@ def _readout(found: Found) -> Iterator[Piece]:
         return
     yield "<p>The first word that the output head reads in each slot's thoughts, over all questions:</p>"
     yield first_words(found.main)
-
-
-def first_words(found: xr.Dataset, most: int = 4) -> pd.DataFrame:
-    """Per slot of path 0 the words that are most often the likeliest one: slot, reads as, probability (mean), n."""
-    one = found.isel(path=0, rank=0)
-    mask = one["mask"].transpose("example", "step").values
-    token, chance = (one[f"lens_{name}"].transpose("example", "step").values for name in ("token", "probability"))
-    rows = []
-    for step in np.flatnonzero(mask.any(axis=0)).tolist():
-        there = mask[:, step]
-        counts: Any = pd.Series(token[there, step].astype(str)).value_counts()
-        words = ", ".join(f"{word.strip() or repr(word)} {n / there.sum():.0%}" for word, n in counts[:most].items())
-        rows.append((step, words, float(chance[there, step].mean()), int(there.sum())))
-    return pd.DataFrame(rows, columns=pd.Index(["slot", "reads as", "probability", "n"]))
 
 
 def _steps(found: Found) -> Iterator[Piece]:

@@ -7,7 +7,7 @@ Effective rank and cosine alone mislead: an untrained, nearly constant thought h
 one or two directions. Read them beside relative spread and accuracy. Statistics are functions of plain arrays (feature
 axis last): `cloud` has those of one cloud, `divergences` of two, `gaussianity` the tests, `thoughts` those that know
 examples and steps, `verdict` the judgement. `tables` makes tables of stores, `comparisons` of stores beside each other
-and beside their labels, `steps` of their positive steps, `chains` of thoughts step by step and within answers;
+and beside their labels, `steps` of their positive steps, `chains` of thoughts step by step and within answers, `first_words` of what they are read as;
 `streamed` is for stores larger than memory (`blocks` reads them, `cloud_sums` has their clouds).
 """
 
@@ -52,6 +52,7 @@ from .divergences import (
     vocabulary_js,
     vocabulary_kl,
 )
+from .first_words import first_words
 from .gaussianity import HenzeZirkler, Mardia, henze_zirkler, mahalanobis_qq, mardia
 from .information import Information, classifier_information, knn_information
 from .positive import PositiveStep, choice_stability, focus_weights, positive_step, random_step
@@ -125,6 +126,7 @@ __all__ = [
     "even_split",
     "feature_softmax_kl",
     "feature_table",
+    "first_words",
     "feature_variances",
     "focus_table",
     "focus_weights",
