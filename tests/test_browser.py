@@ -76,8 +76,8 @@ def test_the_tour_runs_and_draws(opened: Callable[[str], None], page: Page, tmp_
     page.screenshot(path=str(tmp_path / "tour.png"))
     assert [cell["errors"] for cell in cells] == [[]] * len(cells)
     assert [cell["count"] for cell in cells] == list(range(1, len(cells) + 1))
-    # the watched run (losses, thoughts), accuracy, and the map in two colourings
-    assert [(k, cell["figures"]) for k, cell in enumerate(cells) if cell["figures"]] == [(2, 2), (4, 1), (6, 1), (7, 1)]
+    # accuracy, the map, the watched run (losses, thoughts), and its own accuracy
+    assert [(k, cell["figures"]) for k, cell in enumerate(cells) if cell["figures"]] == [(3, 1), (5, 1), (10, 2), (11, 1)]
     assert all(cell["points"] > 0 for cell in cells if cell["figures"])
     buttons = page.evaluate("() => [...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title || '')")
     assert buttons
