@@ -5,7 +5,7 @@ import pytest
 from stores import synthetic_store
 
 from workbench import store
-from workbench.diagnostics import first_words
+from workbench.analysis.diagnostics import first_words
 
 
 @pytest.fixture

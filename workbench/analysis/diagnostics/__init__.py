@@ -7,8 +7,9 @@ Effective rank and cosine alone mislead: an untrained, nearly constant thought h
 one or two directions. Read them beside relative spread and accuracy. Statistics are functions of plain arrays (feature
 axis last): `cloud` has those of one cloud, `divergences` of two, `gaussianity` the tests, `thoughts` those that know
 examples and steps, `verdict` the judgement. `tables` makes tables of stores, `comparisons` of stores beside each other
-and beside their labels, `steps` of their positive steps, `chains` of thoughts step by step and within answers, `first_words` of what they are read as;
-`streamed` is for stores larger than memory (`blocks` reads them, `cloud_sums` has their clouds).
+and beside their labels, `steps` of their positive steps, `chains` of thoughts step by step and within answers,
+`first_words` of what they read as; `streamed` is for stores larger than memory (`blocks` reads them, `cloud_sums` has
+their clouds).
 """
 
 from .chains import (
@@ -126,8 +127,8 @@ __all__ = [
     "even_split",
     "feature_softmax_kl",
     "feature_table",
-    "first_words",
     "feature_variances",
+    "first_words",
     "focus_table",
     "focus_weights",
     "frechet_distance",
