@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets as ipw
 import numpy as np
 import pandas as pd
@@ -22,9 +21,9 @@ from plotly.offline import get_plotlyjs
 
 from ..files import write_text
 from ..store import STEP, check
+from .hearing import FRONT, Hearing, module
 
 Piece = str | pd.DataFrame | go.Figure  # of a page: HTML, a table, a figure
-FRONT = Path(__file__).parent
 STYLE = (FRONT / "views.css").read_text(encoding="utf-8")
 MOST_ROWS = 200  # of a table that are shown; more would make the page slow and nobody would read them
 
@@ -116,7 +115,7 @@ def labelled(*controls: ipw.Widget) -> ipw.HBox:
 # --------------------------------------------------------------------------------------------------------------- table
 
 
-class Table(anywidget.AnyWidget):
+class Table(Hearing):
     """A table that sorts by its headings and whose rows are walked with the arrow keys; a click chooses a row.
 
     `frame` holds all rows, in the order it was given; `current` is the position of the chosen one in it, -1 for none.
@@ -124,7 +123,7 @@ class Table(anywidget.AnyWidget):
     nothing; texts take one line here and show whole under the mouse.
     """
 
-    _esm = FRONT / "table.js"
+    _esm = module("table.js")
     _css = STYLE
 
     frame = tr.Instance(pd.DataFrame)
@@ -216,30 +215,26 @@ def _tone(kind: str, text: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- figure
 
 
-class Picture(anywidget.AnyWidget):
+class Picture(Hearing):
     """A plotly figure that changes in place: `show(figure)`; None takes it away.
 
-    Not a FigureWidget: each of those brings its own five megabytes of plotly, and anywidget gives a widget two seconds
-    to load. Here the page is sent one plotly for all pictures, when it asks for it.
+    Not a FigureWidget: each of those brings its own five megabytes of plotly, and none hears the kernel any more where
+    that takes over two seconds. Here the page is sent one plotly for all pictures, when it asks for it.
     """
 
-    _esm = FRONT / "picture.js"
+    _esm = module("picture.js")
+    library = ("plotly", get_plotlyjs)
     content = tr.Dict().tag(sync=True)  # data and layout; empty without a figure
 
     def __init__(self, figure: go.Figure | None = None) -> None:
         super().__init__(layout=ipw.Layout(overflow="auto hidden", min_width="0"))
         self.figure: go.Figure | None = None
-        self.on_msg(self._asked)
         self.show(figure)
 
     def show(self, figure: go.Figure | None) -> None:
         """Draw a figure in the place of the one before."""
         self.figure = figure
         self.content = {} if figure is None else json.loads(str(figure.to_json()))
-
-    def _asked(self, widget: Any, message: Any, buffers: Any) -> None:
-        if message == "plotly":
-            self.send("plotly", [get_plotlyjs().encode()])
 
 
 # ---------------------------------------------------------------------------------------------------------------- view
