@@ -49,7 +49,8 @@ STATE = """() => code().map((cell) => ({
 }))"""
 # anywidget gives a widget two seconds to load, after which it hears nothing: here these have passed before it begins,
 # as on a machine that is busy enough
-BUSY = "AbortSignal.timeout = ((limit) => (time) => limit(time === 2000 ? 0 : time))(AbortSignal.timeout.bind(AbortSignal))"
+BUSY = """AbortSignal.timeout = ((limit) => (time) =>
+limit(time === 2000 ? 0 : time))(AbortSignal.timeout.bind(AbortSignal))"""
 TOO_LATE = "Failed to initialize model"  # what anywidget then complains of
 WAIT = 300_000  # milliseconds, for whatever is to come: a shared machine may be many times slower than a quiet one
 ASK = """async (code) => {

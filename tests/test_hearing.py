@@ -15,7 +15,11 @@ from workbench.widgets.views import Picture, Table
 
 # anywidget's limit passes before anything is loaded; what it then refuses is told nobody
 DEAF = """
-AbortSignal.timeout = () => { const gone = new AbortController(); queueMicrotask(() => gone.abort()); return gone.signal };
+AbortSignal.timeout = () => {
+  const gone = new AbortController();
+  queueMicrotask(() => gone.abort());
+  return gone.signal;
+};
 addEventListener("unhandledrejection", (event) => event.preventDefault());
 """
 # what anywidget needs of ipywidgets' and Backbone's models and views, with the names they have there
@@ -30,10 +34,13 @@ class DOMWidgetModel {
   on(name, act, context) { this.listeners.push({ name, act, context }) }
   once() {}
   off(name, act, context) {
-    const goes = (one) => (!name || one.name === name) && (!act || one.act === act) && (!context || one.context === context);
+    const given = { name, act, context };
+    const goes = (one) => Object.keys(given).every((key) => !given[key] || one[key] === given[key]);
     this.listeners = this.listeners.filter((one) => !goes(one));
   }
-  trigger(name, ...rest) { for (const one of [...this.listeners]) if (one.name === name) one.act.apply(one.context, rest) }
+  trigger(name, ...rest) {
+    for (const one of [...this.listeners]) if (one.name === name) one.act.apply(one.context, rest);
+  }
   send(content) { sent.push({ custom: content }) }
   save_changes() { sent.push({ update: { heard: this.state.heard } }) }
   _handle_comm_msg(message) {
@@ -102,7 +109,9 @@ def test_a_table_that_loads_late_hears_the_kernel(page):
 
 def test_without_ours_a_late_module_is_deaf(page):
     """What the mend is for: were it gone, the test above would fail likewise."""
-    show(page, Table(), (Path(__file__).parents[1] / "workbench/widgets/table.js").read_text().replace("initialize,", ""))
+    show(
+        page, Table(), (Path(__file__).parents[1] / "workbench/widgets/table.js").read_text().replace("initialize,", "")
+    )
     page.wait_for_function("document.querySelector('table') !== null")
     page.evaluate("(message) => hears(message)", {"method": "update", "state": {"label": "changed"}})
     page.wait_for_timeout(200)

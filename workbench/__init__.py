@@ -41,6 +41,7 @@ _HOME = {
     "answering": "evidence.answering",
     "load_method": "runs",
     "read_metrics": "runs",
+    "run_table": "overview",
     "snapshot_steps": "runs",
     "start_training": "runs",
     "Setting": "experiments",

@@ -153,6 +153,9 @@ COMMANDS = {
     "bounds": Command(
         "What texts cost beside thoughts: bounds, and controls that are none.", options.bounds, acts.bounds
     ),
+    "runs": Command(
+        "List all runs and stores under a folder, sorted by what you ask for; delete some.", options.runs, acts.runs
+    ),
     "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, acts.score),
     "figures": Command(
         "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, acts.figures

@@ -71,7 +71,7 @@ def sorted_by(table: pd.DataFrame, column: str, descending: bool = False) -> pd.
 
 
 def remove(paths: Sequence[str | Path]) -> None:
-    """Remove runs (folders) and stores (files) for good; ValueError, before anything is gone, where one still trains."""
+    """Remove runs (folders) and stores (files) for good; ValueError, before anything is gone, where one trains on."""
     found = [Path(path) for path in paths]
     for path in found:
         if path.is_dir() and not _is_run(path):
@@ -136,7 +136,9 @@ def _logged(folder: Path, backbone: str) -> dict[str, Any]:
         row |= _probed(table, folder)
     if "probe_relative_spread" in table and table["probe_relative_spread"].notna().any():
         last = table.dropna(subset=["probe_relative_spread"]).iloc[-1]
-        known = {name: float(last[f"probe_{name}"]) for name in ("relative_spread", "slot_cosine") if f"probe_{name}" in last}
+        known = {
+            name: float(last[f"probe_{name}"]) for name in ("relative_spread", "slot_cosine") if f"probe_{name}" in last
+        }
         row["verdict"] = glance(known, backbone=backbone).state
     return row
 

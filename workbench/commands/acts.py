@@ -260,6 +260,12 @@ def score(given: Namespace) -> None:
                 print(f"no comparison: {error}")
 
 
+def runs(given: Namespace) -> None:
+    from . import listing
+
+    listing.runs(given)
+
+
 def figures(given: Namespace) -> None:
     from .. import figures, store
     from ..analysis.projection import project

@@ -126,6 +126,18 @@ def bounds(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path | None, default=None, help="file for the table as CSV")
 
 
+def runs(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..overview import SORTS
+    from ..runs import RUNS
+
+    parser.add_argument("folder", type=Path, nargs="?", default=RUNS, help="folder with runs or stores in it")
+    parser.add_argument("--sort", type=Literal[SORTS], default="created", help=f"one of {', '.join(SORTS)}")
+    parser.add_argument("--descending", type=bool | None, default=None, help="default: newest first, else least first")
+    parser.add_argument("--only", default="", help="words that a row must hold, such as a method and a task")
+    parser.add_argument("--csv", type=Path | None, default=None, help="file for the whole table, accuracies as shares")
+    parser.add_argument("--delete", type=list[str], default=[], help="names to remove for good, as '[a/b,c]'; it asks")
+
+
 def score(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("stores", type=Path, nargs="+", help=".nc files; the first is compared with each other one")
 

@@ -127,7 +127,9 @@ class _Page:
         for place, figure in enumerate(curves(tables)):
             if place == len(self.live):
                 picture = Picture()
-                self.live.append((_put(None, ipw.DOMWidget._repr_mimebundle_(picture)), picture))
+                content = ipw.DOMWidget._repr_mimebundle_(picture)
+                content.pop("text/plain")
+                self.live.append((_put(None, content), picture))
             self.live[place][1].show(figure)
 
     def keep(self) -> None:

@@ -120,7 +120,8 @@ class Table(Hearing):
 
     `frame` holds all rows, in the order it was given; `current` is the position of the chosen one in it, -1 for none.
     Of the sorted rows the first 200 are shown, the chosen one always. Truth is drawn as ✓ and ✗, missing values as
-    nothing; texts take one line here and show whole under the mouse.
+    nothing; texts take one line here and show whole under the mouse. With `several`, a click or the space bar marks
+    rows as well: `marked` has their positions, in ascending order.
     """
 
     _esm = module("table.js")
@@ -132,10 +133,14 @@ class Table(Hearing):
     descending = tr.Bool(False).tag(sync=True)
     label = tr.Unicode("").tag(sync=True)  # what a screen reader calls the table
     height = tr.Int(240).tag(sync=True)  # pixels at most
+    several = tr.Bool(False).tag(sync=True)
+    marked = tr.List(tr.Int()).tag(sync=True)
     shown = tr.Dict().tag(sync=True)  # what the page draws: columns, kinds, rows, ids, note
 
-    def __init__(self, frame: pd.DataFrame | None = None, *, label: str = "", height: int = 240) -> None:
-        super().__init__(frame=pd.DataFrame() if frame is None else frame, label=label, height=height)
+    def __init__(
+        self, frame: pd.DataFrame | None = None, *, label: str = "", height: int = 240, several: bool = False
+    ) -> None:
+        super().__init__(frame=pd.DataFrame() if frame is None else frame, label=label, height=height, several=several)
         self.observe(self._draw, ["frame", "sort", "descending"])
         self.observe(self._kept, "current")
         self._draw()
@@ -143,6 +148,10 @@ class Table(Hearing):
     @tr.validate("current")
     def _known(self, proposal: Any) -> int:
         return proposal.value if -1 <= proposal.value < len(self.frame) else -1
+
+    @tr.validate("marked")
+    def _there(self, proposal: Any) -> list[int]:
+        return sorted({row for row in proposal.value if 0 <= row < len(self.frame)})
 
     def order(self) -> np.ndarray:
         """Positions of the frame's rows as they are sorted."""
@@ -156,9 +165,9 @@ class Table(Hearing):
         return column.sort_values(ascending=not self.descending, kind="stable", na_position="last").index.to_numpy()
 
     def replace(self, frame: pd.DataFrame) -> None:
-        """Show another frame, with none of its rows chosen."""
+        """Show another frame, with none of its rows chosen or marked."""
         with self.hold_trait_notifications():
-            self.frame, self.current = frame, -1
+            self.frame, self.current, self.marked = frame, -1, []
 
     def _kept(self, change: Any = None) -> None:
         if self.current >= 0 and self.current not in self.shown["ids"]:
