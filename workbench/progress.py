@@ -9,7 +9,7 @@ train lta-thinker: 120 of 378, 35 s, 75 s to go, loss=0.031
 import os
 import sys
 import time
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
@@ -67,5 +67,7 @@ def progress(desc: str, total: int, *, initial: int = 0, main: bool = True) -> "
     watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # a notebook's page draws bars, too
     off = not main or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
     if watched or off:
-        return tqdm(desc=desc, total=total, initial=initial, delay=DELAY, disable=off)
+        # in a notebook standard error is red, and what is done needs no room
+        place: dict[str, Any] = {"file": sys.stdout, "leave": False} if "ipykernel" in sys.modules else {}
+        return tqdm(desc=desc, total=total, initial=initial, delay=DELAY, disable=off, **place)
     return Lines(desc, total, initial)
