@@ -35,7 +35,11 @@ SEEN = {  # what a reader must have seen in the end, besides no error
         "stopped after step",
         "largest difference: 0.0",
     ),
-    "02_collapse": ("default: healthy", "weight 1: collapsed at training steps 0, 25, 50", "published: collapsed: thoughts do"),
+    "02_collapse": (
+        "default: healthy",
+        "weight 1: collapsed at training steps 0, 25, 50",
+        "published: collapsed: thoughts do",
+    ),
     "03_positive_steps": ("critical", ", more than without focus: "),
     "04_paper_figures": ("collapse.pdf", "map_over_training.svg", "projector_config.pbtxt"),
     "05_inspect": (

@@ -11,8 +11,10 @@ from kept_pages import fetched
 from plotly.offline import get_plotlyjs
 from stores import synthetic_store
 
-from workbench import store
+from workbench import figures, store
 from workbench.__main__ import main
+from workbench.analysis.scores import accuracy_table
+from workbench.files import write_json
 from workbench.runs import write_config
 from workbench.widgets.report import look, report, verdict
 
@@ -85,6 +87,19 @@ def test_one_store_alone_says_what_it_does_not_know(tmp_path):
     bare = store.save(synthetic_store(5, steps=0, reasoning=0), tmp_path / "bare.nc")
     text = report(bare).read_text()
     assert "There are no thoughts in this store." in text
+
+
+def test_what_was_measured_of_the_run_is_said_first(run):
+    write_json(run / "evidence" / "evidence.json", {"sentence": "The thoughts carry <meaning>."})
+    figures.save(
+        figures.accuracy(accuracy_table({"a": synthetic_store()})), "evidence_figure", run / "evidence", {}, []
+    )
+    before = len(re.findall("wb-figure", report(run).read_text()))
+    text = report(run).read_text()
+    assert text.index("The thoughts carry &lt;meaning&gt;.") < text.index("<h2>")
+    assert len(re.findall("wb-figure", text)) == before
+    (run / "evidence" / "evidence_figure.json").unlink()
+    assert len(re.findall("wb-figure", report(run).read_text())) == before - 1
 
 
 def test_a_mistake_is_said(tmp_path):
