@@ -68,6 +68,10 @@ def test_what_is_looked_into_is_the_run_itself(run):
     found = look(run, {})
     assert (found.name, list(found.comparable)) == ("test", ["counter/shuffled"])
     assert set(found.others) == {"known", "counter/shuffled"}
+    twin = store.save(synthetic_store(60).assign_attrs(split="test"), run.parent / "test.nc")
+    found = look(run, {"test": twin})
+    assert (found.name, found.main.attrs["changed"]) == ("test", "")
+    assert "test beside" in found.comparable
     (run / "broken.nc").write_text("no store")
     found = look(run, {})
     assert len(found.remarks) == 1

@@ -101,19 +101,20 @@ def look(run: Path, more: Mapping[str, str | Path]) -> Found:
         inside = sorted([*run.glob("*.nc"), *run.glob("*/*.nc")])
         paths = {path.relative_to(run).with_suffix("").as_posix(): path for path in inside}
     stores, remarks = {}, []
-    for name, path in (paths | dict(more)).items():
+    for name, path in paths.items():
         try:
             stores[name] = store.load(path)
         except (ValueError, OSError) as error:
-            if single or name in more:
+            if single:
                 raise
             remarks.append(f"{name}.nc is left out: {error}.")
+    beside = {f"{name} beside" if name in paths else name: store.load(path) for name, path in more.items()}
     if not stores:
         where = runs.command("collect", "--run", run, "--out", run / "test.nc")
         raise ValueError(f"no store in {run}: collect one first ({where})")
     about = runs.read_config(run) if not single and (run / "config.yaml").is_file() else {}
     name = run.stem if single else max(stores, key=lambda one: _rank(stores[one], about))
-    others = {other: one for other, one in stores.items() if other != name}
+    others = {other: one for other, one in stores.items() if other != name} | beside
     return Found(name, stores[name], others, None if single else run, tuple(remarks))
 
 
