@@ -27,7 +27,7 @@ SMALLER = {
 }
 EXPERIMENT = "RUN, SEEDS, QUESTIONS, EXAMPLES, EPOCHS = True, [0], 4, 16, 1; OUT = {out!r}"  # of many minutes
 SEEN = {  # what a reader must have seen in the end, besides no error
-    "00_tour": ("own thoughts", "relative_spread", "right answer:", "reads as +", ", moved to -", "your thoughts"),
+    "00_tour": ("own thoughts", "relative_spread", "right answer:", "reads as +", ", moved to -", "quickstart"),
     "01_train": (
         "⚠",
         "focus loss is the constant log S",
