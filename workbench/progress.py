@@ -9,7 +9,7 @@ train lta-thinker: 120 of 378, 35 s, 75 s to go, loss=0.031
 import os
 import sys
 import time
-from typing import Any, Self, TextIO
+from typing import IO, Any, Self
 
 from tqdm import tqdm
 
@@ -20,7 +20,7 @@ EVERY = 15.0  # seconds between two lines
 class Lines:
     """The part of tqdm's bar that is used here, as lines of text: the first after two seconds, then one every 15 s."""
 
-    def __init__(self, desc: str, total: int, initial: int = 0, file: TextIO | None = None):
+    def __init__(self, desc: str, total: int, initial: int = 0, file: IO[str] | None = None):
         self.desc, self.total, self.done, self.begun = desc, total, initial, initial
         self.file = sys.stderr if file is None else file
         self.started = time.monotonic()
