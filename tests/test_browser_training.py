@@ -99,7 +99,7 @@ def test_keys_and_sliders_walk_through_stores(lab: tuple[str, Path], tmp_path: P
         slider = page.locator(".jp-CodeCell").nth(1).locator(".noUi-handle").first
         slider.focus()
         slider.press("ArrowLeft")
-        page.wait_for_function(f"() => ({text})().includes('at step 10')")
+        page.wait_for_function(f"() => ({text})().includes('at training step 10')")
         page.wait_for_function(f"(before) => ({drawn})() !== before", arg=before)
         assert asked(page, "print(collapse.checkpoint)") == "10"
         picture(page, 1, tmp_path / "collapse.png")

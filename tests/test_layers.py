@@ -23,6 +23,8 @@ ALLOWED = {
     "__init__": "",
     "files": "",
     "places": "",
+    "words": "",
+    "progress": "",
     "config": "files",
     "tasks": "config files",
     "plugins": "config files tasks",
@@ -32,15 +34,17 @@ ALLOWED = {
     "store": "files",
     "analysis": "files tasks backbone store",  # of tasks and backbone: names of types, for lens
     "runs": "config files places plugins backbone methods",
-    "training": "config files tasks plugins backbone methods analysis runs",
-    "evidence": "config files tasks plugins backbone methods store analysis runs",
+    "training": "config files progress tasks plugins backbone methods analysis runs",
+    "evidence": "config files progress tasks plugins backbone methods store analysis runs",
+    "overview": "files store analysis runs",
     "figures": "files analysis runs",  # of runs: commit and versions, without torch
-    "widgets": "files store analysis runs figures",
+    "widgets": "files store analysis runs overview figures",
     "checks": "config files tasks backbone methods",
-    "experiments": "config files places tasks plugins backbone methods store analysis runs training evidence figures",
+    "experiments": "config files places progress tasks plugins backbone methods store analysis runs training evidence "
+    "figures",
     "bench": "files places tasks backbone methods store analysis runs training evidence",
     "commands": "config files places fetched tasks plugins backbone methods store analysis runs training evidence "
-    "figures checks experiments bench",
+    "overview figures widgets checks experiments bench",
 }
 ALLOWED["__main__"] = " ".join(ALLOWED)  # the command line calls everything
 ANALYSIS = ("store", "analysis", "figures", "widgets")

@@ -1,6 +1,7 @@
 """The notebooks: small and clean as files, and each runs from top to bottom on the shipped backbone."""
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ SMALLER = {
     "01_train": "EXAMPLES, EPOCHS, QUESTIONS = 160, 6, 64; RATES = {'muon': (0.3,), 'adamw': (0.01,)}",
     "03_positive_steps": "EPOCHS, QUESTIONS = 2, 120",
     "04_paper_figures": "EPOCHS = 2",
-    "05_inspect": "EXAMPLES, EPOCHS, QUESTIONS = 400, 2, 100",
+    "00_tour": "EXAMPLES, EPOCHS, QUESTIONS = 640, 2, 64",
+    "05_inspect": "QUESTIONS = 40",
     "08_speed": "REPEATS = 1",
 }
-EXPERIMENT = "SEEDS, QUESTIONS, EXAMPLES, EPOCHS = [0], 4, 16, 1; OUT = {out!r}"  # of many minutes
+EXPERIMENT = "RUN, SEEDS, QUESTIONS, EXAMPLES, EPOCHS = True, [0], 4, 16, 1; OUT = {out!r}"  # of many minutes
 SEEN = {  # what a reader must have seen in the end, besides no error
-    "00_tour": ("own thoughts", "relative_spread", "right answer:"),
+    "00_tour": ("own thoughts", "relative_spread", "right answer:", "reads as +", ", moved to -", "quickstart"),
     "01_train": (
         "⚠",
         "focus loss is the constant log S",
@@ -33,15 +35,19 @@ SEEN = {  # what a reader must have seen in the end, besides no error
         "stopped after step",
         "largest difference: 0.0",
     ),
-    "02_collapse": ("default: healthy", "weight 1: collapsed at steps 0, 25, 50", "published: collapsed: thoughts do"),
+    "02_collapse": (
+        "default: healthy",
+        "weight 1: collapsed at training steps 0, 25, 50",
+        "published: collapsed: thoughts do",
+    ),
     "03_positive_steps": ("critical", ", more than without focus: "),
     "04_paper_figures": ("collapse.pdf", "map_over_training.svg", "projector_config.pbtxt"),
     "05_inspect": (
         "questions answered wrongly",
         "kept as wrong.html",
-        "questions on which the runs disagree",
+        "questions on which the two disagree",
         "positive steps are not the critical one",
-        "collapsed at step 0",
+        "collapsed at training step 0",
         "as it was: ",
         "watched is running",
     ),
@@ -50,13 +56,14 @@ SEEN = {  # what a reader must have seen in the end, besides no error
     "08_speed": ("times as fast, 10 draws",),
 }
 FIGURES = {"00_tour": 5, "01_train": 8, "02_collapse": 11, "03_positive_steps": 8}
-FIGURES |= {"04_paper_figures": 10, "05_inspect": 2, "06_compare": 4, "07_gallery": 22}
+FIGURES |= {"04_paper_figures": 10, "05_inspect": 0, "06_compare": 4, "07_gallery": 22}
 FIGURES |= {"08_speed": 1 + sum(len(parts(found)) for found in shipped().values())}
 FIGURES |= {"loss_ablation": 2, "thought_count": 4, "scaling": 2, "variance": 2, "alignment": 2}
 FIGURES |= {"positive_step": 4, "transfer": 4}  # half of them shipped, half made by the notebook
 FIGURES |= {"lt_tuning": 14}  # and four maps
 FIGURES |= {"ltm": len(list((ROOT / "data" / "experiments" / "ltm" / "figures").glob("*.json"))) + 7 + 1}  # and a map
 FIGURES |= {"latent_sft": 10}
+MOST = 3_000_000  # bytes of an executed notebook, widgets' state included: it is mailed, and kept in git
 # a browser test runs the tour, too, and both write its folder: never at the same time
 TOGETHER = {"00_tour": [pytest.mark.xdist_group("tour")]}
 each = pytest.mark.parametrize(
@@ -95,6 +102,14 @@ def test_a_notebook_starts_with_its_settings_and_has_short_functions(path: Path)
 
 
 @each
+def test_a_notebook_says_how_long_it_takes(path: Path):
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert first.cell_type == "markdown"
+    said = re.search(r"^\*About (half a|a|one|two|three) minutes?( on two cores)?\b.*\*$", first.source, re.MULTILINE)
+    assert said is not None, first.source
+
+
+@each
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -113,6 +128,8 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path, monkeypa
     # its state is needed by the bars, which draw into a widget; the executed copy is not kept
     client = NotebookClient(notebook, timeout=1500, kernel_name="python3", store_widget_state=True, resources=where)
     client.execute()
+    size = len(nbformat.writes(notebook).encode())
+    assert size < MOST, f"{size / 1e6:.1f} MB, executed"
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     noise = [output.text for output in outputs if output.output_type == "stream" and output.name == "stderr"]
     assert noise == []

@@ -20,7 +20,8 @@ from workbench.training.loop import TrainConfig, train
 
 ROOT = Path(__file__).parents[1]
 HOUSE, METHOD = ROOT / "workbench" / "README.md", ROOT / "workbench" / "methods" / "README.md"
-PAGES = (ROOT / "README.md", HOUSE, METHOD, ROOT / "figures" / "README.md", ROOT / "data/backbones/nano/README.md")
+PAGES = (ROOT / "README.md", *ROOT.glob("workbench/**/README.md"), ROOT / "figures" / "README.md")
+PAGES += tuple(ROOT.glob("data/**/README.md"))
 FEW = TrainConfig(examples=16, epochs=1, batch_size=8, probe_examples=4)
 
 
@@ -84,9 +85,23 @@ def test_each_example_of_how_to_add_one_runs(cell, tiny, tiny_folder, tmp_path, 
     assert found.figures["thoughts"].data
 
 
-@pytest.mark.parametrize("page", [*PAGES, *ROOT.glob("notebooks/**/*.ipynb")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, *ROOT.glob("notebooks/**/*.ipynb")], ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 def test_each_path_that_a_page_names_is_there(page):
     assert missing(page.read_text(encoding="utf-8")) == []
+
+
+def test_the_first_page_leads_to_every_other_one():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [page.relative_to(ROOT).as_posix() for page in ROOT.glob("workbench/*/README.md")]
+    assert len(pages) > 5
+    assert [page for page in [*pages, "workbench/README.md"] if f"]({page})" not in text] == []
+    first = text.split("\n## ")[1]  # the first screen: five commands, and where the rest is
+    assert first.startswith("Five commands\n")
+    commands = [line for line in first.split("```")[1].splitlines() if line]
+    assert len(commands) == 5
+    assert {line.split()[1] for line in commands if line.startswith("workbench ")} == {"train", "collect", "report"}
 
 
 def missing(text: str) -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from workbench import store
-from workbench.experiments.quickstart import ARMS, quickstart
+from workbench.experiments.quickstart import ARMS, quickstart, quickstart_made
+from workbench.runs import snapshot_steps
 
 NAMES = {f"quickstart_{name}" for name in ("accuracy", "thoughts", "losses", "collapse")}
 pytestmark = pytest.mark.filterwarnings("ignore:no Chromium:UserWarning")
@@ -32,6 +33,11 @@ def test_quickstart_writes_what_it_promises_and_can_be_repeated(tmp_path, capsys
     assert {p.stem for p in (tmp_path / "figures").glob("*.html")} == NAMES
     shown = capsys.readouterr().out
     assert "00_tour.ipynb" in shown
+    assert "workbench report " in shown
+    made = quickstart_made(tmp_path)
+    assert made.yours
+    assert "lens_token" in store.load(made.stores["own thoughts"])
+    assert len(snapshot_steps(made.run)) == 2  # before and after
     assert "LTA-Thinker minus empty slot" in shown
     again = quickstart(tmp_path, seed=1, questions=24, arms=arms)
     assert again["accuracy"] == result["accuracy"]

@@ -95,7 +95,7 @@ def test_a_run_without_the_checkpoint_shows_its_last_before():
     short = {step: store for step, store in training().items() if step < 20}
     widget = Collapse({"long": training(), "short": short})
     assert widget.shown["short"] is short[10] or widget.shown["short"].equals(short[10])
-    assert "at step 10" in widget.judged.value
+    assert "at training step 10" in widget.judged.value
 
 
 def test_what_is_not_there_is_said():

@@ -60,6 +60,25 @@ def test_questions_with_different_answers_are_listed():
     compare.close()
 
 
+def test_questions_that_another_run_fixes_and_breaks_are_listed():
+    stores = two() | {"three": synthetic_store(examples=20, seed=1, accuracy=0.5)}
+    compare = Compare(stores)
+    right = {name: store["correct"].values.ravel() for name, store in stores.items()}
+    others = np.stack([right["two"], right["three"]])
+    ids = stores["one"]["example"].values
+    for only, wanted in (
+        ("fixed", others.any(axis=0) & ~right["one"]),
+        ("broken", ~others.all(axis=0) & right["one"]),
+    ):
+        compare.only = only
+        assert compare.table.frame["example"].tolist() == ids[wanted].tolist()
+        assert f"{wanted.sum()} {only}" in compare.counted.value
+    compare.only, compare.baseline = "fixed", "two"
+    wanted = (right["one"] | right["three"]) & ~right["two"]
+    assert wanted.any()
+    assert compare.table.frame["example"].tolist() == ids[wanted].tolist()
+
+
 def test_a_selection_on_one_map_is_one_of_questions_on_all():
     compare = Compare(two())
     ids = compare.questions["example"].tolist()

@@ -64,9 +64,9 @@ def test_a_picture_sends_its_figure_and_plotly_when_asked(monkeypatch):
     monkeypatch.setattr(picture, "send", lambda message, buffers=None: sent.append((message, buffers)))
     picture._handle_custom_msg("something", [])
     assert sent == []
-    picture._handle_custom_msg("plotly", [])
+    picture._handle_custom_msg({"type": "library"}, [])
     ((message, (script,)),) = sent
-    assert message == "plotly"
+    assert message == {"library": "plotly"}
     assert b"plotly.js v" in script[:200]
 
 

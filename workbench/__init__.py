@@ -17,6 +17,7 @@ from typing import Any
 
 _HOME = {
     "Backbone": "backbone",
+    "glossary": "words",
     "Decoding": "backbone",
     "fetch": "fetched",
     "LatentMethod": "methods",
@@ -40,11 +41,14 @@ _HOME = {
     "answering": "evidence.answering",
     "load_method": "runs",
     "read_metrics": "runs",
+    "run_table": "overview",
     "snapshot_steps": "runs",
     "start_training": "runs",
     "Setting": "experiments",
     "experiment": "experiments",
     "shipped_report": "experiments",
+    "quickstart_made": "experiments.quickstart",
+    "turning": "evidence.turning",
     "watch": "widgets",
     "assess": "evidence.standard",
     "describe": "analysis.diagnostics",

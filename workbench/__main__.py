@@ -142,6 +142,9 @@ COMMANDS = {
     "collect": Command(
         "Run a method over examples and write a store of thoughts and answers.", options.collect, acts.collect
     ),
+    "readout": Command(
+        "Add to a store what its thoughts are read as; nothing is answered again.", options.readout, acts.readout
+    ),
     "counter": Command(
         "Counter-tests: answer with thoughts dropped, swapped, averaged, noised, and compare.",
         options.counter,
@@ -155,9 +158,17 @@ COMMANDS = {
     "bounds": Command(
         "What texts cost beside thoughts: bounds, and controls that are none.", options.bounds, acts.bounds
     ),
+    "runs": Command(
+        "List all runs and stores under a folder, sorted by what you ask for; delete some.", options.runs, acts.runs
+    ),
     "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, acts.score),
     "figures": Command(
         "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, acts.figures
+    ),
+    "report": Command(
+        "Write a run and its stores as one page that opens offline: verdict, accuracies, evidence, map.",
+        options.report,
+        acts.report,
     ),
     "export": Command(
         "Write thoughts and labels for other programs: TensorBoard's projector, parquet, CSV.",

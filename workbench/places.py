@@ -10,4 +10,6 @@ PACKAGE = Path(__file__).parent
 INSTALLED = (PACKAGE / "shipped").is_dir() and not (PACKAGE / "shipped").is_symlink()  # from a wheel: no checkout
 DATA = PACKAGE / "shipped" if INSTALLED else PACKAGE.parent / "data"
 BACKBONES, EXPERIMENTS, BENCHMARKS = DATA / "backbones", DATA / "experiments", DATA / "benchmarks"
+EXAMPLE = DATA / "example"  # what a quickstart on the first 400 test questions made
+QUICKSTART = Path("data/quickstart") if INSTALLED else DATA / "quickstart"  # where yours goes
 FETCHED = ("smollm2",)  # backbones that are not shipped and that `workbench fetch NAME` puts beside the shipped ones

@@ -91,6 +91,19 @@ class Backbone(Texts, nn.Module):
         found = trial.tried(self) if known else trial.Verdict()
         self.plain_logits, self.gaps = found.plain_logits, found.gaps
 
+    def __repr__(self) -> str:
+        """Three lines, not a dump of the modules: what it is, its size, what it holds."""
+        config, count = self.model.config, sum(p.numel() for p in self.model.parameters())
+        layers = getattr(config.get_text_config(), "num_hidden_layers", "?")
+        where = f"{str(self.table.dtype).removeprefix('torch.')} on {self.table.device}"
+        revision = f" at revision {self.revision}" if self.revision else ""
+        learns = any(p.requires_grad for p in self.model.parameters())
+        return (
+            f"Backbone {self.name}{revision} ({config.model_type}), {'trained' if learns else 'frozen'}\n"
+            f"  {count:,} parameters: {layers} layers of width {self.width}, {where}\n"
+            f"  {len(self.table):,} tokens, {'with' if self.tokenizer.chat_template else 'without'} a chat template"
+        )
+
     @classmethod
     def load(
         cls,

@@ -2,6 +2,7 @@
 
     options   what each command takes
     acts      what each command does
+    listing   what `workbench runs` prints and removes
 
 Imports every room, late, so that `workbench --help` loads nothing.
 """

@@ -80,7 +80,7 @@ def quickstart(given: Namespace) -> None:
     from ..experiments.quickstart import quickstart
 
     given.out.mkdir(parents=True, exist_ok=True)
-    quickstart(given.out, seed=given.seed)
+    quickstart(given.out, seed=given.seed, questions=given.questions)
 
 
 def methods(given: Namespace) -> None:
@@ -183,6 +183,18 @@ def collect(given: Namespace) -> None:
         f"(in batches of {spent['batch_size']}); "
         f"of {spent['answers']} answers {capped} stopped at the length cap and {unread} could not be read"
     )
+
+
+def readout(given: Namespace) -> None:
+    """Nothing is lost: the store is replaced when the new one is whole."""
+    from .. import store
+    from ..evidence.reading import read_out, reader
+
+    out = store.writable(given.out or given.store)
+    found = store.load(given.store)
+    read = read_out(found, reader(found, given.run), given.words)
+    store.save(read, out)
+    print(f"{out}: {given.words} words of each of {int(found['mask'].sum())} thoughts")
 
 
 def counter(given: Namespace) -> None:
@@ -296,6 +308,12 @@ def score(given: Namespace) -> None:
                 print(f"no comparison: {error}")
 
 
+def runs(given: Namespace) -> None:
+    from . import listing
+
+    listing.runs(given)
+
+
 def figures(given: Namespace) -> None:
     from .. import figures, store
     from ..analysis.projection import project
@@ -332,6 +350,18 @@ def figures(given: Namespace) -> None:
     for name, figure in drawn.items():
         for path in figures.save(figure, name, given.out, source, tuple(given.formats)):
             print(path)
+
+
+def report(given: Namespace) -> None:
+    try:
+        from ..widgets.report import report
+    except ModuleNotFoundError as error:
+        install = "pip install 'latent-workbench[notebook]'"
+        raise ValueError(f"a report needs {error.name}, as notebooks do: {install}") from error
+
+    stores = _named(given.stores)
+    path = report(given.run, given.out, stores=stores, question=given.question, color=given.color)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens without a network")
 
 
 def export(given: Namespace) -> None:

@@ -30,6 +30,7 @@ def tasks(parser: ArgumentParser, argv: Sequence[str]) -> None:
 def quickstart(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/quickstart"), help="folder for results and figures")
     parser.add_argument("--seed", type=int, default=0, help="seed of both trainings")
+    parser.add_argument("--questions", type=int, default=1000, help="test questions answered, the first of the split")
 
 
 def pretrain(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -69,7 +70,8 @@ def _answered(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many steps")
     _what(parser, argv, task=None)
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split to answer")
-    parser.add_argument("--count", type=int | None, default=None, help="first examples of the split; default all")
+    first = "first examples of the split; default all"
+    parser.add_argument("--count", "--examples", type=int | None, default=None, help=first)
     parser.add_argument("--parse", type=Parsing, default="strict", help="read answers our way, or as published")
     parser.add_argument("--batch_size", type=int, default=128, help="questions at a time")
     parser.add_argument("--seed", type=int, default=0, help="seed of what is sampled")
@@ -99,6 +101,13 @@ def collect(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--change", type=str | None, default=None, help=f"control, answer with other thoughts: {what}")
     parser.add_argument("--readout", type=int, default=0, help="words kept of what each thought is read as")
     parser.add_argument("--out", type=Path, required=True, help="store to write, ending in .nc")
+
+
+def readout(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("store", type=Path, help="store that was collected without, or with another number of words")
+    parser.add_argument("--run", type=Path | None, default=None, help="its run; not needed where nothing is trained")
+    parser.add_argument("--words", type=int, default=5, help="words kept of what each thought is read as")
+    parser.add_argument("--out", type=Path | None, default=None, help="store to write; default: in place of the store")
 
 
 def counter(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -131,8 +140,20 @@ def bounds(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--step", type=int | None, default=None, help="that run's snapshot after so many steps")
     _task(parser, argv, None, "task whose texts are costed; default: the run's")
     parser.add_argument("--split", type=Literal["train", "dev", "test"], default="test", help="split of the texts")
-    parser.add_argument("--count", type=int, default=64, help="first texts of the split")
+    parser.add_argument("--count", "--examples", type=int, default=64, help="first texts of the split")
     parser.add_argument("--out", type=Path | None, default=None, help="file for the table as CSV")
+
+
+def runs(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    from ..overview import SORTS
+    from ..runs import RUNS
+
+    parser.add_argument("folder", type=Path, nargs="?", default=RUNS, help="folder with runs or stores in it")
+    parser.add_argument("--sort", type=Literal[SORTS], default="created", help=f"one of {', '.join(SORTS)}")
+    parser.add_argument("--descending", type=bool | None, default=None, help="default: newest first, else least first")
+    parser.add_argument("--only", default="", help="words that a row must hold, such as a method and a task")
+    parser.add_argument("--csv", type=Path | None, default=None, help="file for the whole table, accuracies as shares")
+    parser.add_argument("--delete", type=list[str], default=[], help="names to remove for good, as '[a/b,c]'; it asks")
 
 
 def score(parser: ArgumentParser, argv: Sequence[str]) -> None:
@@ -149,6 +170,15 @@ def figures(parser: ArgumentParser, argv: Sequence[str]) -> None:
     parser.add_argument("--window", type=int, default=20, help="logged values averaged per point of a loss curve")
     parser.add_argument("--formats", type=list[str], default=["html", "png"], help="of html, png, pdf, svg")
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder for the figures")
+
+
+def report(parser: ArgumentParser, argv: Sequence[str]) -> None:
+    parser.add_argument("run", type=Path, help="folder of a run with stores in it, or one store (.nc)")
+    parser.add_argument("--stores", type=Path, nargs="+", default=[], help="stores beside those in the folder")
+    asks = "what was to be found out, in a sentence; default: whether its thoughts help"
+    parser.add_argument("--question", default="", help=asks)
+    parser.add_argument("--color", default="correct", help="column that colours the map, e.g. label_operations")
+    parser.add_argument("--out", type=Path | None, default=None, help="page to write; default: RUN/report.html")
 
 
 def export(parser: ArgumentParser, argv: Sequence[str]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import xarray as xr
-from tqdm import tqdm
 
 from .. import runs, store
 from ..backbone import Backbone, Completion, Decoding
@@ -18,6 +17,7 @@ from ..backbone.thoughts import Mixture, joined
 from ..methods import LatentMethod, Prompt, Thoughts
 from ..methods.base import prepared
 from ..methods.mixtures import mixed
+from ..progress import progress
 from ..tasks import Example, Task
 from . import asking
 from .changes import Change
@@ -123,28 +123,30 @@ class _Work:
         """The thoughts of every question, and how its gold steps compare with them."""
         thoughts: list[Thoughts] = [_empty()] * len(self.prompts)
         similar: list[dict[str, torch.Tensor]] = [{}] * len(self.prompts)
-        for number, places in enumerate(self.batches):
-            batch = [self.prompts[i] for i in places]
+        with progress(f"think {self.method.name} on {self.task.name}", len(self.prompts)) as bar:
+            for number, places in enumerate(self.batches):
+                batch = [self.prompts[i] for i in places]
 
-            def thought(batch: list[Prompt] = batch) -> list[tuple[Thoughts, dict[str, torch.Tensor]]]:
-                paths = self.asked.paths
-                found = self.method.oracle(batch).over_paths(paths) if oracle else self.method.think(batch, paths=paths)
-                near = self.method.step_similarities(batch)
-                return [
-                    (single(found, k, whole), {name: value[k].cpu().clone() for name, value in near.items()})
-                    for k in range(len(batch))
-                ]
+                def thought(batch: list[Prompt] = batch) -> list[tuple[Thoughts, dict[str, torch.Tensor]]]:
+                    paths, method = self.asked.paths, self.method
+                    found = method.oracle(batch).over_paths(paths) if oracle else method.think(batch, paths=paths)
+                    near = method.step_similarities(batch)
+                    return [
+                        (single(found, k, whole), {name: value[k].cpu().clone() for name, value in near.items()})
+                        for k in range(len(batch))
+                    ]
 
-            for place, (one, near) in zip(places, self._once(("thoughts", number), "", thought), strict=True):
-                asking.thoughts_problem(one, self.prompts[place].example)
-                thoughts[place], similar[place] = one, near
+                for place, (one, near) in zip(places, self._once(("thoughts", number), "", thought), strict=True):
+                    asking.thoughts_problem(one, self.prompts[place].example)
+                    thoughts[place], similar[place] = one, near
+                bar.update(len(places))
         return thoughts, similar
 
     def answer(self, thoughts: Sequence[Thoughts]) -> list[Answered]:
         """What is answered behind these thoughts, read and judged at once: a parser that fails does so early."""
         answers = [Answered([], [], [])] * len(self.prompts)
         asked, name = self.asked, f"answer {self.method.name} on {self.task.name}"
-        with tqdm(total=len(self.prompts), desc=name, delay=2) as bar:  # seconds; none if faster
+        with progress(name, len(self.prompts)) as bar:
             for number, places in enumerate(self.batches):
                 batch, own = [self.prompts[i] for i in places], [thoughts[i] for i in places]
 

@@ -91,7 +91,7 @@ def dataset(
     for name in similar[0]:
         data[f"similarity_{name}"] = (("example", "reasoning"), stacked([row[name][None] for row in similar], np.nan))
     data |= _gold_steps(method, prompts, bool(similar[0]), batch_size)
-    coords = coords | {"reference": (("reference", "feature"), _reference(method))}
+    coords = coords | {"reference": (("reference", "feature"), reference_rows(method))}
     about = runs.describe_method(method)
     origin = runs.provenance()
     attrs = {
@@ -164,7 +164,7 @@ def _step_vectors(method: LatentMethod, prompts: Sequence[Prompt]) -> list[torch
     return [own[None] for own in means.split([len(prompt.steps) for prompt in prompts])]
 
 
-def _reference(method: LatentMethod) -> np.ndarray:
+def reference_rows(method: LatentMethod) -> np.ndarray:
     """The input embeddings of evenly spread tokens, float16."""
     size = len(method.backbone.table)
     rows = torch.linspace(0, size - 1, min(size, REFERENCE_ROWS)).long()

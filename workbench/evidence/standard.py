@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import runs
 from ..analysis.diagnostics import nearest_tokens, principal_components, reading
@@ -32,6 +31,7 @@ from ..backbone import Backbone, Decoding
 from ..methods import LatentMethod, Prompt, Thoughts, build
 from ..methods.base import prepared
 from ..methods.baselines import ANSWER_TOKENS
+from ..progress import progress
 from ..tasks import Example, Task
 from .along import along_answers
 from .asking import settings, thoughts_problem
@@ -76,7 +76,7 @@ def assess(
     sources = _sources(subject, own, slots, notes) if thinks else {"own": own}
     found: dict[str, Rows] = {}
     replies: dict[tuple[str, str], list[str]] = {}
-    with tqdm(total=len(sources), desc=f"evidence of {method.name} on {task.name}", delay=2) as bar:
+    with progress(f"evidence of {method.name} on {task.name}", len(sources)) as bar:
         for name, thoughts in sources.items():
             found[name] = _measured(subject, name, thoughts, replies, thinks)
             bar.update()

@@ -31,6 +31,7 @@ from ..evidence.collect import collect
 from ..files import checked, read_json, shown, write_json
 from ..methods import METHODS, LatentMethod, build
 from ..plugins import is_plugin, load_plugins, loaded
+from ..progress import Lines
 from ..runs import begun, load_method
 from ..tasks import Layout, Split, Task, load_task
 from ..training.loop import TrainConfig, train
@@ -83,7 +84,7 @@ class Answers:
     """One store of a cell: the trained task unless another is named, answered with thoughts as they are or changed.
 
     `options`: of the method's options those that are others here, such as whether it may think at test; not such as
-    decide what its weights are.
+    decide what its weights are. `readout`: words kept of what each thought is read as.
     """
 
     task: str | None = None
@@ -94,6 +95,7 @@ class Answers:
     draws: int = 1
     temperature: float | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    readout: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,9 @@ def _claim(setting: Setting, cell: Cell, folder: Path) -> None:
     shared = {k: v for k, v in asdict(setting).items() if k not in free}
     measure = cell.measure and f"{cell.measure.__module__}.{cell.measure.__name__}"
     asked = json.loads(json.dumps({**asdict(replace(cell, measure=None)), "measure": measure, "setting": shared}))
+    for answers in asked["stores"].values():  # folders made before stores could ask for read-outs are gone on with
+        if not answers["readout"]:
+            del answers["readout"]
     path = folder / "cell.json"
     if not path.exists():
         write_json(path, asked)
@@ -218,9 +223,15 @@ def _run(setting: Setting, cells: Sequence[Cell], folders: dict[str, Path], cons
     ):
         total = progress.add_task(f"{len(cells)} runs", total=sum(cell.steps for cell in cells))
         bars = {cell.name: progress.add_task(cell.name, total=cell.steps, visible=False) for cell in cells}
+        watched = console.is_terminal or console.is_jupyter  # else nothing is drawn until the end: lines, then
+        lines = (
+            None if watched else Lines(f"{len(cells)} runs, steps", sum(cell.steps for cell in cells), 0, console.file)
+        )
         futures = {cell.name: pool.submit(run_cell, setting, cell, folders[cell.name]) for cell in cells}
         while not all(future.done() for future in futures.values()):
-            _show(progress, total, bars, cells, folders, futures)
+            done = _show(progress, total, bars, cells, folders, futures)
+            if lines is not None:
+                lines.update(done - lines.done)
             failed = next((name for name, future in futures.items() if future.done() and future.exception()), None)
             if failed is not None:
                 pool.shutdown(cancel_futures=True)
@@ -239,7 +250,8 @@ def _show(
     cells: Sequence[Cell],
     folders: dict[str, Path],
     futures: dict[str, Future],
-) -> None:
+) -> int:
+    """Move the bars; how many steps are done."""
     done = 0
     for cell in cells:
         ready = futures[cell.name].done()
@@ -247,6 +259,7 @@ def _show(
         done += steps
         progress.update(bars[cell.name], completed=steps, visible=futures[cell.name].running() and not ready)
     progress.update(total, completed=done)
+    return done
 
 
 def _raise(name: str, future: Future) -> None:
@@ -330,7 +343,7 @@ def _train_and_collect(setting: Setting, cell: Cell, folder: Path) -> None:
         method.config = replace(trained, **asked.options) if asked.options else trained
         collect(
             method, other, examples, split=asked.split, decoding=decoding, paths=asked.paths, draws=asked.draws,
-            batch_size=setting.batch_size, seed=cell.seed, change=asked.change, out=path,
+            batch_size=setting.batch_size, seed=cell.seed, change=asked.change, readout=asked.readout, out=path,
         )  # fmt: skip
     method.config = trained
     if cell.measure is not None and not (folder / "measured.json").exists():

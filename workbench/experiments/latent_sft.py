@@ -285,7 +285,7 @@ def _sides(arms: dict[str, list[Done]]) -> list[str]:
         ours, theirs = _same(arms[first], arms[second])
         found = difference(ours, theirs)
         word = "surely" if sure(found) else "not surely"
-        said.append(f"{first} - {second}: {points(found)}, {word} another ({len(ours)} seeds).")
+        said.append(f"{first} - {second}: {points(found)}, {word} another ({len(ours)} seed{'s' * (len(ours) > 1)}).")
     return said
 
 

@@ -24,7 +24,6 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from ..analysis.scores import accuracy
@@ -33,6 +32,7 @@ from ..config import SEEDS, bounded
 from ..evidence.collect import collect
 from ..files import whole, write_json, write_text
 from ..methods import Thoughts, build
+from ..progress import progress
 from ..runs import provenance
 from ..tasks import arith, load_task
 from ..training.optimizers import Muon
@@ -211,8 +211,8 @@ def fit(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, config: Pre
     untrained = torch.tensor(tokenizer.convert_tokens_to_ids(new))
     table = model.model.embed_tokens.weight
     model.train()
-    bar = tqdm(batches(config, tokenizer), total=config.steps, desc=f"pretrain seed {config.seed}", unit="step")
-    for step, (ids, labels) in enumerate(bar):
+    bar = progress(f"pretrain seed {config.seed}", config.steps)
+    for step, (ids, labels) in enumerate(batches(config, tokenizer)):
         with torch.autocast("cpu", torch.bfloat16):
             hidden = model.model(input_ids=ids, attention_mask=(ids != 0).long(), use_cache=False).last_hidden_state
             keep = labels[:, 1:] != -100
@@ -226,8 +226,10 @@ def fit(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, config: Pre
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             schedule.step()
+        bar.update()
         if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}")
+    bar.close()
     model.eval()
 
 

@@ -19,9 +19,9 @@ from .. import figures
 from ..analysis.diagnostics import STATES, describe
 from ..analysis.projection import project
 from ..analysis.scores import accuracy, accuracy_table, compare
-from ..files import write_json
-from ..places import INSTALLED
-from ..runs import discard, provenance, read_metrics
+from ..files import read_json, write_json
+from ..places import EXAMPLE, INSTALLED, QUICKSTART
+from ..runs import command, discard, provenance, read_metrics
 from ..training.loop import TrainConfig
 from .grid import Answers, Cell, Done, Setting, run_cells
 
@@ -36,11 +36,14 @@ class Arm:
 
 
 SHIFT, KNOWN, SHUFFLED = Answers(), Answers(task="arith"), Answers(change="shuffled")
+READ = Answers(readout=5)  # with what each thought is read as, which notebooks show
 ARMS = {
     "none": Arm("cot", None, {"shift": SHIFT, "in_domain": KNOWN}),
     "soft_prompt": Arm("soft-prompt", TrainConfig(adamw_lr=0.02), {"shift": SHIFT}),  # of 0.002, 0.02, 0.1
     "lta_thinker": Arm(  # of 0.01, 0.02, 0.05
-        "lta-thinker", TrainConfig(lr=0.02), {"shift": SHIFT, "in_domain": KNOWN, "shuffled": SHUFFLED}
+        "lta-thinker",
+        TrainConfig(lr=0.02, snapshot_every=126),  # before, after a third, two thirds and all of its steps
+        {"shift": READ, "in_domain": KNOWN, "shuffled": SHUFFLED},
     ),
 }
 TITLES = {  # of arm and store
@@ -52,6 +55,35 @@ TITLES = {  # of arm and store
     ("lta_thinker", "in_domain"): "LTA-Thinker, known words",
 }
 SHOWN = ("relative_spread", "effective_rank", "cosine", "slot_cosine", "norm_ratio", "verdict")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a quickstart leaves: the folder of LTA-Thinker's run, and stores of test questions by what was thought."""
+
+    run: Path
+    stores: dict[str, Path]
+    yours: bool
+
+
+def quickstart_made(folder: str | Path | None = None) -> Made:
+    """The quickstart in `folder`: by default yours (data/quickstart) where there is one, else the shipped one.
+
+    One of before there were snapshots and read-outs counts as none. ValueError where `folder` is given and holds none.
+    """
+    for place in (QUICKSTART, EXAMPLE) if folder is None else (Path(folder),):
+        if not (place / "result.json").is_file():
+            continue
+        seed = read_json(place / "result.json", "the quickstart's own")["seed"]
+        run, empty = (place / "cells" / f"{name}_seed{seed}" for name in ("lta_thinker", "none"))
+        if (run / "snapshots").is_dir():
+            files = {
+                "empty slot": empty / "shift.nc",
+                "own thoughts": run / "shift.nc",
+                "another question's thoughts": run / "shuffled.nc",
+            }
+            return Made(run, files, place != EXAMPLE)
+    raise ValueError(f"no finished quickstart in {folder or QUICKSTART}: run `workbench quickstart` first")
 
 
 def quickstart(
@@ -85,8 +117,10 @@ def quickstart(
         console.print(f"  {path}")
     found = str(done["lta_thinker"].folder / "shift.nc")
     notebook = f"wb.widgets.Inspector(wb.store.load({found!r})) in a notebook"  # an installed wheel has none of ours
-    where = notebook if INSTALLED else "`make lab` and open notebooks/00_tour.ipynb"
+    where = notebook if INSTALLED else "`make lab` and open notebooks/00_tour.ipynb, which opens this run,"
     console.print(f"Next: {where} to look at these thoughts by hand.", markup=False, soft_wrap=True)
+    page = command("report", done["lta_thinker"].folder, "--color", "label_meaning")
+    console.print(f"Or: `{page}` for one page to read and to send.", markup=False, soft_wrap=True)
     return result
 
 

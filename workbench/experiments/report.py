@@ -164,7 +164,8 @@ def asked(seeds: int, least: int | None = None) -> str:
 
 def points(interval: Interval) -> str:
     """A difference of shares in words: +3.1 points [+0.2, +6.0]."""
-    return f"{100 * interval.mean:+.1f} points [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    mean, low, high = (round(100 * value, 1) + 0.0 for value in (interval.mean, interval.low, interval.high))  # no -0.0
+    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def percent(interval: Interval) -> str:

@@ -3,7 +3,7 @@
 A figure draws the numbers it is given and computes nothing that has a name in `diagnostics`, `scores` or `projection`.
 """
 
-from .curves import collapse_along, collapse_by_step, loss_curves, statistic_title
+from .curves import collapse_along, collapse_by_step, loss_curves, run_curves, statistic_title
 from .evidence import evidence
 from .export import redraw, save
 from .gallery import GALLERY, write_gallery
@@ -32,6 +32,7 @@ __all__ = [
     "readout",
     "redraw",
     "response",
+    "run_curves",
     "save",
     "shares",
     "spectrum",

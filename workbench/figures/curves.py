@@ -133,6 +133,47 @@ def loss_curves(
     return figure
 
 
+def run_curves(
+    metrics: Mapping[str, pd.DataFrame],
+    value: str = "loss",
+    *,
+    log: bool = False,
+    window: int = 1,
+    skip: float = 0.05,
+    width: Width = "page",
+) -> go.Figure:
+    """One logged value of many runs in one panel, a line for each that has logged it.
+
+    metrics: name -> the table of `runs.read_metrics`; value: one of its columns. window: as in `loss_curves`.
+    log: a logarithmic axis; raises ValueError where a value is 0 or less. skip: the share of the longest run whose
+    first steps the axis need not hold, since an untrained method's loss dwarfs what comes after; the caption says so.
+    """
+    if window < 1 or not 0 <= skip < 1:
+        raise ValueError(f"window {window}, skip {skip}: give a window of 1 or more and a share from 0 up to 1")
+    runs = {run: _averaged(table, window) for run, table in _runs(metrics).items() if _values(table, value).size}
+    if not runs:
+        raise ValueError(f"none of these runs has logged {value!r}: give another column of metrics.jsonl")
+    if log and any((_values(table, value) <= 0).any() for table in runs.values()):
+        raise ValueError(f"{value} is 0 or less somewhere: draw it with log=False")
+    name = PROBES.get(value) or (f"{plain(value)} (nats)" if value.startswith("loss") else plain(value))
+    figure = _by_value(runs, {value: ""}, 1, width, name, window)
+    begin = skip * max(float(table["step"].max()) for table in runs.values())
+    kept = [_values(table[table["step"] >= begin], value) for table in runs.values()]
+    drawn = np.concatenate([part for part in kept if part.size] or [_values(table, value) for table in runs.values()])
+    low, high = (np.log10(end) if log else float(end) for end in (drawn.min(), drawn.max()))
+    room = 0.05 * (high - low) or 0.05
+    outside = any(_beyond(table, value, drawn.min(), drawn.max()) for table in runs.values())
+    axis: dict[str, Any] = {"type": "log", "nticks": 6, "tickformat": "~g"} if log else {}
+    figure.update_yaxes(range=[low - room, high + room], **axis)
+    figure.update_traces(cliponaxis=True)
+    return add_to_caption(figure, f"; the axis holds step {begin:.0f} and later") if outside else figure
+
+
+def _beyond(table: pd.DataFrame, value: str, low: float, high: float) -> bool:
+    values = _values(table, value)
+    return bool((values > high).any() or (values < low).any())
+
+
 def _averaged(table: pd.DataFrame, window: int) -> pd.DataFrame:
     """Means of `window` successive rows (the last may be of fewer), each at its last step."""
     if window == 1:
@@ -166,12 +207,14 @@ def _by_value(
     )
     for k, column in enumerate(titles):
         place: dict[str, Any] = {"row": k // columns + 1, "col": k % columns + 1}
+        told: set[str] = set()  # the first run that has a yardstick carries its key: others may lack it
         for run, table in runs.items():
             keyed = k == 0 and len(runs) > 1
             figure.add_trace(_line(table, column, run, style(run)).update(showlegend=keyed), **place)
             for name in [name for name, part in (beside or {}).items() if part == column]:
                 dotted = _line(table, name, other[name], Style(GREY, "x", "dot"))
-                dotted.update(mode="lines", line_dash="dot", showlegend=run == next(iter(runs)))
+                dotted.update(mode="lines", line_dash="dot", showlegend=name not in told and bool(dotted.x))
+                told |= {name} if dotted.x else set()
                 figure.add_trace(dotted, **place)
     return figure.update_xaxes(nticks=5)
 

@@ -21,6 +21,7 @@ from ..backbone.likelihood import mean_losses
 from ..backbone.texts import BREAK
 from ..backbone.thoughts import Step, Thoughts
 from ..backbone.writing import words
+from ..config import differences
 from ..tasks import Example, Task
 
 METHODS: dict[str, type["LatentMethod"]] = {}
@@ -110,6 +111,15 @@ class LatentMethod(nn.Module, ABC):
     def __init__(self, backbone: Backbone, config: Any):
         super().__init__()
         self.backbone, self.config = backbone, config
+
+    def __repr__(self) -> str:
+        """Three lines, not a dump of the modules: what it is, what it is set to, what it learns (on which backbone)."""
+        differ = ", ".join(f"{name}={value!r}" for name, value in differences(self.config).items())
+        learns = f"{self.trainable_parameters:,} numbers are trained" if self.trained else "nothing is trained"
+        return (
+            f"{type(self).__name__} ({self.name}) on {self.backbone.name}\n"
+            f"  options: {differ or 'the defaults'}\n  {learns}"
+        )
 
     @property
     def trainable_parameters(self) -> int:

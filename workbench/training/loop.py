@@ -18,7 +18,6 @@ import torch
 from accelerate.utils import DistributedType
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from tqdm import tqdm
 
 from .. import plugins, runs
 from ..backbone import Backbone
@@ -28,6 +27,7 @@ from ..backbone.prefixes import GIB, Prefixes
 from ..files import logged_jsonl, sweep, write_json, written
 from ..methods import LatentMethod, Prompt
 from ..methods.base import prepared
+from ..progress import progress
 from ..runs import checkpoints
 from ..runs.owners import Owner, owned, refuse
 from ..tasks import Task
@@ -81,14 +81,13 @@ def _go(run: "_Run", plan: list[Step], prompts: list[Prompt], resume: bool) -> P
     if keeps(done, len(plan), config):
         run.keep()
     legs, stage, epoch, cuts, rows = method.stages(), None, "", [], prompts
-    shown: dict[str, Any] = {} if run.main else {"disable": True}  # disable=False would overrule TQDM_DISABLE
-    progress = tqdm(plan, desc=f"train {method.name}", initial=done, total=len(plan), **shown)
+    shown = progress(f"train {method.name}", len(plan), initial=done, main=run.main)
     way = checkpointed if config.gradient_checkpointing else compiled if config.compile else nullcontext
     layers = way(method.backbone.model)
     sharded = run.accelerator.distributed_type == DistributedType.FSDP  # then all must read alike
     prefixes = Prefixes("off" if sharded else config.prefix_cache, config.prefix_cache_gib)
     shortcuts = _shortcuts(method.backbone, prefixes, config)
-    with softly() as stop, progress as bar, layers, shortcuts, run.waking():
+    with softly() as stop, shown as bar, layers, shortcuts, run.waking():
         for step in plan[done:]:
             if step.stage != stage:
                 stage = method.stage = step.stage
@@ -254,7 +253,7 @@ class _Run:
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
-    def log(self, raw: dict[str, Any], step: Step, bar: tqdm) -> None:
+    def log(self, raw: dict[str, Any], step: Step, bar: Any) -> None:
         """Write a row of metrics.jsonl; stop on a loss that is no number, before a checkpoint could hold it."""
         names = list(raw["sums"])
         sums = torch.stack([raw["sums"][name].float() for name in names])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .monitor import watch as watch
     from .positive import PositiveSteps as PositiveSteps
     from .probe import Probe as Probe
+    from .runs import Runs as Runs
 
 _HOMES = {
     "Inspector": "inspector",
@@ -23,6 +24,7 @@ _HOMES = {
     "Compare": "compare",
     "TrainingMonitor": "monitor",
     "Probe": "probe",
+    "Runs": "runs",
     "watch": "monitor",
 }
 

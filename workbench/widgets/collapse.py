@@ -252,7 +252,7 @@ class Collapse(View):
                 look = style(found.state).color
                 evidence = escaped("; ".join(found.evidence))
                 words = f'<b style="color:{look}">{found.state}</b> {evidence}'
-            at = f' <span class="wb-soft">at step {here}</span>' if here is not None else ""
+            at = f' <span class="wb-soft">at training step {here}</span>' if here is not None else ""
             lines.append(
                 f'<tr><td style="white-space:nowrap"><b style="color:{color}">{escaped(name)}</b>{at}</td>'
                 f'<td style="white-space:nowrap">{"".join(marks)}</td><td>{words}</td></tr>'

@@ -19,6 +19,7 @@ from .views import MOST_ROWS, Picture, Piece, Table, View, checked, escaped, fra
 from .weighed import Given, Weighed
 
 MOST = 8  # runs beside each other
+KINDS = ("disagreements", "fixed", "broken")  # of questions, beside the baseline
 
 
 class Compare(View):
@@ -30,8 +31,8 @@ class Compare(View):
     `evidence`, run -> what `workbench evidence` found of it, a sentence says what the thoughts of each do.
 
     Traits: `baseline` (a name), `measure` ("mean" of the answers, or majority "vote"), `color` (a column of `points`),
-    `step` (None: all), `only` ("disagreements" or "all" questions), `selection` (example ids), `question` (an example
-    id, "" for none).
+    `step` (None: all), `only` (questions: "disagreements"; those "fixed", which another run answers better than the
+    baseline, or "broken", worse; "all"), `selection` (example ids), `question` (an example id, "" for none).
     """
 
     title = "Runs beside each other"
@@ -39,7 +40,7 @@ class Compare(View):
     measure = tr.Enum(["mean", "vote"], "mean")
     color = tr.Unicode("correct")
     step = tr.Int(None, allow_none=True)
-    only = tr.Enum(["disagreements", "all"], "disagreements")
+    only = tr.Enum([*KINDS, "all"], "disagreements")
     selection = tr.Tuple()
     question = tr.Unicode("")
 
@@ -62,7 +63,7 @@ class Compare(View):
         self._map()
         self._build()
         when(self, ["baseline", "measure"], self._score)
-        when(self, ["only", "selection"], self._list)
+        when(self, ["only", "selection", "baseline"], self._list)
         when(self, "selection", self._select)
         when(self, "step", self._cut)
         when(self, "question", self._detail)
@@ -113,7 +114,12 @@ class Compare(View):
         beside = ipw.Layout(flex_flow="row wrap", width="100%", align_items="flex-start")
         figures = ipw.HBox([self.accuracies, self.agreement], layout=beside)
         listing = [
-            toggles(self, "only", [("disagreements", "disagreements"), ("all questions", "all")], ("", "")),
+            toggles(
+                self,
+                "only",
+                [*zip(KINDS, KINDS, strict=True), ("all questions", "all")],
+                ("", "answered better than by the run compared with", "answered worse than by that", ""),
+            ),
             button("Select none", lambda: self.set_trait("selection", ()), "show all thoughts in their colours"),
         ]
         self.box.children = (
@@ -223,17 +229,32 @@ class Compare(View):
             rows = None if self.step is None else tuple(np.flatnonzero(one.points["step"] == self.step).tolist())
             one.set_trait("shown", rows)
 
+    def kinds(self) -> dict[str, np.ndarray]:
+        """Which questions [question, bool] are of which of `KINDS`: fixed are those that some run answers better."""
+        right = self.questions[list(self.stores)].astype(float)
+        base = right[self.baseline].to_numpy()
+        most, least = right.max(axis=1).to_numpy(), right.min(axis=1).to_numpy()
+        return {"disagreements": most != least, "fixed": most > base, "broken": least < base}
+
     def _list(self) -> None:
         names = list(self.stores)
-        right = self.questions[names].astype(float)
-        differ = (right.max(axis=1) != right.min(axis=1)).to_numpy()
-        there = differ if self.only == "disagreements" else np.full(len(differ), True)
+        kinds = self.kinds()
+        there = kinds.get(self.only, np.full(len(self.questions), True))
         if self.selection:
             there = there & self.questions["example"].isin(self.selection).to_numpy()
         self.listed = np.flatnonzero(there)
         chosen = f" among the {len(self.selection)} selected ones" if self.selection else ""
-        words = f"{len(self.listed)} questions{chosen}" + (" on which runs disagree" * (self.only == "disagreements"))
-        self.counted.value = framed(f"<b>{words}</b>; {int(differ.sum())} disagreements in all")
+        which = {
+            "disagreements": " on which runs disagree",
+            "fixed": f" answered better than by {self.baseline}",
+            "broken": f" answered worse than by {self.baseline}",
+        }
+        words = f"{len(self.listed)} questions{chosen}{which.get(self.only, '')}"
+        in_all = ", ".join(f"{int(kinds[kind].sum())} {kind}" for kind in ("fixed", "broken"))
+        self.counted.value = framed(
+            f"<b>{escaped(words)}</b>; {int(kinds['disagreements'].sum())} disagreements in all, "
+            f"beside {escaped(self.baseline)} {in_all}"
+        )
         columns = [*names, "gold", "question"]
         rest = [name for name in self.questions if name not in (*columns, "example")]
         self.table.replace(self.questions.iloc[self.listed][[*columns, *rest, "example"]].reset_index(drop=True))

@@ -68,7 +68,7 @@ def filters(
 
 def button(name: str, act: Callable[[], Any], tip: str = "", say: Callable[[str], None] | None = None) -> ipw.Button:
     """A button; what `act` refuses (ValueError, TraitError, OSError) is said, as is a text that it returns."""
-    made = ipw.Button(description=name, tooltip=tip, layout=ipw.Layout(width="auto", min_width="80px"))
+    made = ipw.Button(description=name, tooltip=tip, layout=ipw.Layout(width="auto", min_width="80px", flex="none"))
 
     def press(_: Any) -> None:
         try:

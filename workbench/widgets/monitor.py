@@ -115,7 +115,7 @@ class _Page:
     def __init__(self) -> None:
         self.shown = -1
         self.text: DisplayHandle | None = None
-        self.live: list[tuple[DisplayHandle, go.FigureWidget]] = []
+        self.live: list[tuple[DisplayHandle, Picture]] = []
 
     def show(self, tables: Mapping[str, pd.DataFrame]) -> None:
         """Draw what is new."""
@@ -125,22 +125,18 @@ class _Page:
         self.shown = rows
         self.text = _put(self.text, {"text/html": summary(tables)})
         for place, figure in enumerate(curves(tables)):
-            new = figure.to_plotly_json()
-            handle, widget = self.live[place] if place < len(self.live) else (None, None)
-            if widget is not None and len(widget.to_dict()["data"]) == len(new["data"]):
-                with widget.batch_update():
-                    widget.update(new)
-                continue
-            if widget is not None:  # another run has begun
-                widget.close()
-            widget = go.FigureWidget(figure)
-            self.live[place : place + 1] = [(_put(handle, widget._repr_mimebundle_()), widget)]
+            if place == len(self.live):
+                picture = Picture()
+                content = ipw.DOMWidget._repr_mimebundle_(picture)
+                content.pop("text/plain")
+                self.live.append((_put(None, content), picture))
+            self.live[place][1].show(figure)
 
     def keep(self) -> None:
         """Replace what is live by what can be saved."""
-        for handle, widget in self.live:
-            _put(handle, go.Figure(widget)._repr_mimebundle_())
-            widget.close()
+        for handle, picture in self.live:
+            _put(handle, go.Figure(picture.figure)._repr_mimebundle_())
+            picture.close()
 
 
 def _put(handle: DisplayHandle | None, content: dict[str, Any]) -> DisplayHandle:

@@ -2,27 +2,15 @@
 // for all pictures of the page, and only when the first one is seen.
 
 const CONFIG = { displaylogo: false, showSendToCloud: false };
-const PATIENCE = 30_000; // milliseconds: whoever was asked may be gone
 
-function plotly(model) {
-  window.workbenchPlotly ??= new Promise((resolve, reject) => {
-    const received = (message, buffers) => {
-      if (message !== "plotly") return;
-      model.off("msg:custom", received);
-      const script = document.createElement("script");
-      script.src = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
-      script.onload = () => resolve(window.Plotly);
-      document.head.append(script);
-    };
-    model.on("msg:custom", received);
-    model.send("plotly");
-    setTimeout(reject, PATIENCE);
-  }).catch(() => {
-    window.workbenchPlotly = undefined;
-    return plotly(model);
+const load = (url) =>
+  new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = url;
+    script.onload = () => resolve(window.Plotly);
+    script.onerror = () => reject(new Error("it cannot be loaded"));
+    document.head.append(script);
   });
-  return window.workbenchPlotly;
-}
 
 function render({ model, el }) {
   const place = el.appendChild(document.createElement("div"));
@@ -33,7 +21,7 @@ function render({ model, el }) {
     const { data, layout } = structuredClone(model.get("content")); // plotly writes into what it is given
     el.style.display = data ? "" : "none";
     if (!data) return;
-    const Plotly = await plotly(model);
+    const Plotly = await library("plotly", model, el, load);
     if (!gone) await Plotly.react(place, data, layout, CONFIG);
   };
   const next = () => (last = last.then(draw, draw)); // one after the other
@@ -47,4 +35,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

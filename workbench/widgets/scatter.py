@@ -2,7 +2,6 @@
 mouse. What is drawn and chosen are traits: `color`, `shown` and `selection`; rows are positions in the table of points.
 """
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -148,7 +147,9 @@ class Points(ipw.VBox):
         coloring(self.points, color)  # an unknown column is an error at once
         self.color = color
         self.legend = pane()
-        self.live: Any = _live(self.points, height)
+        from .live import live  # two megabytes for the browser: only when a map is shown
+
+        self.live: Any = live(self.points, height)
         self.card = pane()
         self.card.layout.min_height = f"{CARD_LINES * 19}px"  # always, so that nothing below it jumps
         self.children = (self.legend, self.live, self.card)
@@ -230,32 +231,6 @@ class Points(ipw.VBox):
 
 def _rows_of(array: Any) -> tuple[int, ...]:
     return () if array is None else tuple(sorted(map(int, array)))
-
-
-def _live(points: pd.DataFrame, height: int) -> Any:
-    """jupyter-scatter's browser part. Its Python part only makes it: that cannot change colours with their data."""
-    with warnings.catch_warnings():  # about pandas calls of its own
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from jscatter import Scatter  # two megabytes for the browser: only when a map is shown
-
-        made = Scatter(
-            data=pd.DataFrame({"x": points["x"], "y": points["y"], "tone": ""}),
-            x="x",
-            y="y",
-            color_by="tone",  # categories, of which `Points` says which
-            color_map=["#8c8c8c"],
-            opacity=0.8,
-            opacity_by=None,
-            opacity_unselected=0.7,  # of grey, see `_paint`: faint colours that coincide would look chosen
-            size=6 if len(points) <= 2000 else 4 if len(points) <= 20_000 else 2,
-            height=height,
-            mouse_mode="lasso",
-            axes=False,
-            reticle=False,
-        )
-        live = made.widget
-    live.toolbar_buttons = ["pan_zoom", "lasso", "full_screen", "download", "reset"]
-    return live
 
 
 def _places(points: pd.DataFrame, codes: np.ndarray, within: pd.DataFrame | None = None) -> np.ndarray:

@@ -1,4 +1,5 @@
-// The page's side of views.Table: draws `shown`, sets `current` (a row's position in the frame), `sort`, `descending`.
+// The page's side of views.Table: draws `shown`, sets `current` (a row's position in the frame), `marked`
+// (positions of several, where there may be such), `sort`, `descending`.
 
 function render({ model, el }) {
   const grid = document.createElement("div");
@@ -13,6 +14,11 @@ function render({ model, el }) {
   const set = (values) => {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
     model.save_changes();
+  };
+
+  const turned = (id) => {
+    const marked = model.get("marked");
+    return marked.includes(id) ? marked.filter((one) => one !== id) : [...marked, id];
   };
 
   const heading = (name, kind) => {
@@ -33,11 +39,14 @@ function render({ model, el }) {
     const focused = document.activeElement?.closest("th")?.cellIndex; // drawing anew must not lose the keyboard's place
     const inside = grid.contains(document.activeElement);
     const head = document.createElement("thead");
-    head.insertRow().append(...columns.map((name, k) => heading(name, kinds[k])));
+    const several = model.get("several");
+    const first = several ? [document.createElement("th")] : [];
+    head.insertRow().append(...first, ...columns.map((name, k) => heading(name, kinds[k])));
     const body = document.createElement("tbody");
     rows.forEach((values, k) => {
       const row = body.insertRow();
       row.dataset.id = ids[k];
+      if (several) row.insertCell().className = "wb-mark";
       values.forEach((text, column) => {
         const cell = row.insertCell();
         cell.className = kinds[column];
@@ -45,13 +54,13 @@ function render({ model, el }) {
         cell.textContent = text;
         cell.title = text.length > 30 ? text : "";
       });
-      row.onclick = () => set({ current: ids[k] });
+      row.onclick = () => set({ current: ids[k], ...(several ? { marked: turned(ids[k]) } : {}) });
     });
     table.replaceChildren(head, body);
     note.textContent = words;
     grid.setAttribute("aria-label", model.get("label"));
     grid.style.maxHeight = `${model.get("height")}px`;
-    if (inside && focused !== undefined) head.querySelectorAll("button")[focused]?.focus();
+    if (inside && focused !== undefined) head.rows[0].cells[focused]?.querySelector("button")?.focus();
     mark();
   };
 
@@ -59,6 +68,11 @@ function render({ model, el }) {
     for (const row of table.tBodies[0]?.rows ?? []) {
       const chosen = Number(row.dataset.id) === model.get("current");
       row.setAttribute("aria-selected", chosen);
+      if (model.get("several")) {
+        const marked = model.get("marked").includes(Number(row.dataset.id));
+        row.setAttribute("aria-checked", marked);
+        row.cells[0].textContent = marked ? "☑" : "☐";
+      }
       if (chosen) within(row);
     }
   };
@@ -75,6 +89,15 @@ function render({ model, el }) {
     const { ids = [] } = model.get("shown");
     if (!ids.length || event.target !== grid) return;
     const at = ids.indexOf(model.get("current"));
+    const stop = () => {
+      event.preventDefault();
+      event.stopPropagation(); // the notebook would walk through its cells
+    };
+    if (event.key === " " && at >= 0 && model.get("several")) {
+      stop();
+      set({ marked: turned(ids[at]) });
+      return;
+    }
     const last = ids.length - 1;
     const to = {
       ArrowDown: Math.min(at + 1, last),
@@ -85,8 +108,7 @@ function render({ model, el }) {
       End: last,
     }[event.key];
     if (to === undefined) return;
-    event.preventDefault();
-    event.stopPropagation(); // the notebook would walk through its cells
+    stop();
     set({ current: ids[to] });
   };
 
@@ -94,13 +116,15 @@ function render({ model, el }) {
   model.on("change:label", draw);
   model.on("change:height", draw);
   model.on("change:current", mark);
+  model.on("change:marked", mark);
   draw();
   return () => {
     model.off("change:shown", draw);
     model.off("change:label", draw);
     model.off("change:height", draw);
     model.off("change:current", mark);
+    model.off("change:marked", mark);
   };
 }
 
-export default { render };
+export default { initialize, render };

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets as ipw
 import numpy as np
 import pandas as pd
@@ -22,9 +21,9 @@ from plotly.offline import get_plotlyjs
 
 from ..files import write_text
 from ..store import STEP, check
+from .hearing import FRONT, Hearing, module
 
 Piece = str | pd.DataFrame | go.Figure  # of a page: HTML, a table, a figure
-FRONT = Path(__file__).parent
 STYLE = (FRONT / "views.css").read_text(encoding="utf-8")
 MOST_ROWS = 200  # of a table that are shown; more would make the page slow and nobody would read them
 
@@ -116,15 +115,16 @@ def labelled(*controls: ipw.Widget) -> ipw.HBox:
 # --------------------------------------------------------------------------------------------------------------- table
 
 
-class Table(anywidget.AnyWidget):
+class Table(Hearing):
     """A table that sorts by its headings and whose rows are walked with the arrow keys; a click chooses a row.
 
     `frame` holds all rows, in the order it was given; `current` is the position of the chosen one in it, -1 for none.
     Of the sorted rows the first 200 are shown, the chosen one always. Truth is drawn as ✓ and ✗, missing values as
-    nothing; texts take one line here and show whole under the mouse.
+    nothing; texts take one line here and show whole under the mouse. With `several`, a click or the space bar marks
+    rows as well: `marked` has their positions, in ascending order.
     """
 
-    _esm = FRONT / "table.js"
+    _esm = module("table.js")
     _css = STYLE
 
     frame = tr.Instance(pd.DataFrame)
@@ -133,10 +133,14 @@ class Table(anywidget.AnyWidget):
     descending = tr.Bool(False).tag(sync=True)
     label = tr.Unicode("").tag(sync=True)  # what a screen reader calls the table
     height = tr.Int(240).tag(sync=True)  # pixels at most
+    several = tr.Bool(False).tag(sync=True)
+    marked = tr.List(tr.Int()).tag(sync=True)
     shown = tr.Dict().tag(sync=True)  # what the page draws: columns, kinds, rows, ids, note
 
-    def __init__(self, frame: pd.DataFrame | None = None, *, label: str = "", height: int = 240) -> None:
-        super().__init__(frame=pd.DataFrame() if frame is None else frame, label=label, height=height)
+    def __init__(
+        self, frame: pd.DataFrame | None = None, *, label: str = "", height: int = 240, several: bool = False
+    ) -> None:
+        super().__init__(frame=pd.DataFrame() if frame is None else frame, label=label, height=height, several=several)
         self.observe(self._draw, ["frame", "sort", "descending"])
         self.observe(self._kept, "current")
         self._draw()
@@ -144,6 +148,10 @@ class Table(anywidget.AnyWidget):
     @tr.validate("current")
     def _known(self, proposal: Any) -> int:
         return proposal.value if -1 <= proposal.value < len(self.frame) else -1
+
+    @tr.validate("marked")
+    def _there(self, proposal: Any) -> list[int]:
+        return sorted({row for row in proposal.value if 0 <= row < len(self.frame)})
 
     def order(self) -> np.ndarray:
         """Positions of the frame's rows as they are sorted."""
@@ -157,9 +165,9 @@ class Table(anywidget.AnyWidget):
         return column.sort_values(ascending=not self.descending, kind="stable", na_position="last").index.to_numpy()
 
     def replace(self, frame: pd.DataFrame) -> None:
-        """Show another frame, with none of its rows chosen."""
+        """Show another frame, with none of its rows chosen or marked."""
         with self.hold_trait_notifications():
-            self.frame, self.current = frame, -1
+            self.frame, self.current, self.marked = frame, -1, []
 
     def _kept(self, change: Any = None) -> None:
         if self.current >= 0 and self.current not in self.shown["ids"]:
@@ -216,30 +224,26 @@ def _tone(kind: str, text: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- figure
 
 
-class Picture(anywidget.AnyWidget):
+class Picture(Hearing):
     """A plotly figure that changes in place: `show(figure)`; None takes it away.
 
-    Not a FigureWidget: each of those brings its own five megabytes of plotly, and anywidget gives a widget two seconds
-    to load. Here the page is sent one plotly for all pictures, when it asks for it.
+    Not a FigureWidget: each of those brings its own five megabytes of plotly, and none hears the kernel any more where
+    that takes over two seconds. Here the page is sent one plotly for all pictures, when it asks for it.
     """
 
-    _esm = FRONT / "picture.js"
+    _esm = module("picture.js")
+    library = ("plotly", get_plotlyjs)
     content = tr.Dict().tag(sync=True)  # data and layout; empty without a figure
 
     def __init__(self, figure: go.Figure | None = None) -> None:
         super().__init__(layout=ipw.Layout(overflow="auto hidden", min_width="0"))
         self.figure: go.Figure | None = None
-        self.on_msg(self._asked)
         self.show(figure)
 
     def show(self, figure: go.Figure | None) -> None:
         """Draw a figure in the place of the one before."""
         self.figure = figure
         self.content = {} if figure is None else json.loads(str(figure.to_json()))
-
-    def _asked(self, widget: Any, message: Any, buffers: Any) -> None:
-        if message == "plotly":
-            self.send("plotly", [get_plotlyjs().encode()])
 
 
 # ---------------------------------------------------------------------------------------------------------------- view

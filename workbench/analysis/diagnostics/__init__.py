@@ -7,8 +7,9 @@ Effective rank and cosine alone mislead: an untrained, nearly constant thought h
 one or two directions. Read them beside relative spread and accuracy. Statistics are functions of plain arrays (feature
 axis last): `cloud` has those of one cloud, `divergences` of two, `gaussianity` the tests, `thoughts` those that know
 examples and steps, `verdict` the judgement. `tables` makes tables of stores, `comparisons` of stores beside each other
-and beside their labels, `steps` of their positive steps, `chains` of thoughts step by step and within answers;
-`streamed` is for stores larger than memory (`blocks` reads them, `cloud_sums` has their clouds).
+and beside their labels, `steps` of their positive steps, `chains` of thoughts step by step and within answers,
+`first_words` of what they read as; `streamed` is for stores larger than memory (`blocks` reads them, `cloud_sums` has
+their clouds).
 """
 
 from .chains import (
@@ -52,6 +53,7 @@ from .divergences import (
     vocabulary_js,
     vocabulary_kl,
 )
+from .first_words import first_words
 from .gaussianity import HenzeZirkler, Mardia, henze_zirkler, mahalanobis_qq, mardia
 from .information import Information, Reading, classifier_information, knn_information, reading
 from .positive import PositiveStep, choice_stability, focus_weights, positive_step, random_step
@@ -82,7 +84,7 @@ from .steps import (
 )
 from .tables import MEANINGS, describe, feature_table, readout_table, spectrum_table, variance_table
 from .thoughts import VariancePart, probe, slot_cosines, variance_parts
-from .verdict import STATES, Swapped, Thresholds, Verdict, collapse, glance, settled
+from .verdict import STATES, Swapped, Thresholds, Verdict, collapse, glance, settled, swapped_of
 
 __all__ = [
     "CHAIN",
@@ -127,6 +129,7 @@ __all__ = [
     "feature_softmax_kl",
     "feature_table",
     "feature_variances",
+    "first_words",
     "focus_table",
     "focus_weights",
     "frechet_distance",
@@ -172,6 +175,7 @@ __all__ = [
     "step_choices",
     "step_scores",
     "step_table",
+    "swapped_of",
     "thought_counts",
     "top_k_mass",
     "top_tokens",
