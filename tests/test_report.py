@@ -11,12 +11,13 @@ from kept_pages import fetched
 from plotly.offline import get_plotlyjs
 from stores import synthetic_store
 
-from workbench import figures, store
+from workbench import store
 from workbench.__main__ import main
-from workbench.analysis.scores import accuracy_table
-from workbench.files import write_json
+from workbench.analysis.evidence import write_evidence
+from workbench.figures.invented import weighed
 from workbench.runs import write_config
 from workbench.widgets.report import look, report, verdict
+from workbench.widgets.views import escaped
 
 ODD = "<script>alert('1')</script>"
 
@@ -94,16 +95,11 @@ def test_one_store_alone_says_what_it_does_not_know(tmp_path):
 
 
 def test_what_was_measured_of_the_run_is_said_first(run):
-    write_json(run / "evidence" / "evidence.json", {"sentence": "The thoughts carry <meaning>."})
-    figures.save(
-        figures.accuracy(accuracy_table({"a": synthetic_store()})), "evidence_figure", run / "evidence", {}, []
-    )
     before = len(re.findall("wb-figure", report(run).read_text()))
+    write_evidence(weighed(), run / "evidence")
     text = report(run).read_text()
-    assert text.index("The thoughts carry &lt;meaning&gt;.") < text.index("<h2>")
-    assert len(re.findall("wb-figure", text)) == before
-    (run / "evidence" / "evidence_figure.json").unlink()
-    assert len(re.findall("wb-figure", report(run).read_text())) == before - 1
+    assert text.index(escaped(weighed().sentence)) < text.index("<h2>")
+    assert len(re.findall("wb-figure", text)) == before + 1
 
 
 def test_a_mistake_is_said(tmp_path):

@@ -23,9 +23,10 @@ from plotly.offline import get_plotlyjs
 
 from .. import figures, runs, store
 from ..analysis.diagnostics import describe, first_words, positive_steps, step_table, swapped_of
+from ..analysis.evidence import FILE, Evidence, read_evidence
 from ..analysis.projection import project
 from ..analysis.scores import Interval, accuracy, accuracy_table, compare, cost
-from ..files import checked, read_json, shown, write_text
+from ..files import checked, read_json, write_text
 from ..store.within import before_answers
 from .views import FRONT, STYLE, Piece, escaped, said, table_html
 
@@ -155,8 +156,8 @@ def verdict(found: Found) -> str:
     main = found.main
     right = accuracy(main)
     lines = [f"{_percent(right)} of {right.n} questions are answered rightly."]
-    if measured := _measured(found):
-        return " ".join([*lines, measured["sentence"], _state(main)])
+    if (measured := _measured(found)) is not None:
+        return " ".join([*lines, measured.sentence, _state(main)])
     swapped = next((one for one in found.comparable.values() if one.attrs.get("changed") == "shuffled"), None)
     lost = None if swapped is None else _lost(main, swapped)
     if lost is None and (kept := swapped_of(main.attrs)) is not None:
@@ -203,15 +204,13 @@ def _evidence(found: Found) -> Iterator[Piece]:
         row = _lost(found.main, one)
         rows.append({"with": _called(name, one), **row})
     kept = swapped_of(found.main.attrs)
-    if (measured := _measured(found)) and found.folder is not None:
-        yield f"<p>{escaped(measured['sentence'])}</p>"
-        sidecar = found.folder / EVIDENCE / "evidence_figure.json"
-        if sidecar.is_file():
-            yield figures.redraw(sidecar)
+    if (measured := _measured(found)) is not None:
+        yield f"<p>{escaped(measured.sentence)}</p>"
+        yield figures.evidence(measured)
     if kept is not None:
         yield f"<p>A counter-test stands in the store: {escaped(kept)}.</p>"
     if not rows:
-        if kept is None and not measured:
+        if kept is None and measured is None:
             yield _soft("No store answers these questions otherwise. `workbench counter --run RUN` makes some.")
         return
     table: Any = pd.DataFrame(rows)
@@ -221,13 +220,10 @@ def _evidence(found: Found) -> Iterator[Piece]:
     yield points[["with", "lost", "low", "high", "p", "n"]]
 
 
-def _measured(found: Found) -> dict[str, Any]:
-    """What `workbench evidence` has left in the run's folder; empty where it was not asked."""
-    path = None if found.folder is None else found.folder / EVIDENCE / "evidence.json"
-    if path is None or not path.is_file():
-        return {}
-    what = "the evidence.json that `workbench evidence` has written"
-    return checked(read_json(path, what), {"sentence": str}, shown(path), f"give {what}")
+def _measured(found: Found) -> Evidence | None:
+    """What `workbench evidence` has left in the run's folder, if it was asked."""
+    folder = None if found.folder is None else found.folder / EVIDENCE
+    return None if folder is None or not (folder / FILE).is_file() else read_evidence(folder)
 
 
 def _lost(main: xr.Dataset, other: xr.Dataset) -> dict[str, float]:
