@@ -8,7 +8,7 @@ from stores import synthetic_store
 from workbench import diagnostics as d
 from workbench import figures
 from workbench import store as stores_module
-from workbench.analysis.diagnostics import tables
+from workbench.analysis.diagnostics import meanings
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_intervals_end_where_a_statistic_does():
     assert raw.low < 0
     rank = table[(table["statistic"] == "effective_rank") & (table["step"] == "0")].iloc[0]
     assert (rank["low"], rank["high"]) == (0, pytest.approx(raw.high))
-    for unit, (least, most) in tables.LIMITS.items():
+    for unit, (least, most) in meanings.LIMITS.items():
         part = table[table["unit"] == unit]
         assert (part["low"] >= least - 1e-9).all(), unit
         assert (part["high"] <= most + 1e-9).all(), unit
