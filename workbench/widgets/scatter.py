@@ -142,7 +142,7 @@ class Points(ipw.VBox):
         within: pd.DataFrame | None = None,
         whole: str | None = None,
     ) -> None:
-        super().__init__(layout=ipw.Layout(width="100%", min_width="0"))
+        super().__init__(layout=ipw.Layout(width="100%", min_width="0", margin="2px 0"))
         self.within = within  # points whose extent the map has: maps of one extent can be compared
         self.whole = whole  # a column, as "example", whose values are selected as a whole
         self.points = points.reset_index(drop=True)
