@@ -224,7 +224,9 @@ class Inspector(View):
         if there < len(self.points):
             parts.append(f"{there} of {len(self.points)} thoughts shown")
         if self.map is not None:
-            parts += ["right and up: " + escaped(" and ".join(axes_of(self.points))), escaped(caption_of(self.points))]
+            own = self.step is not None and self.axes == "own"
+            fitted: Any = self.points[self.points["step"] == self.step] if own else self.points
+            parts += ["right and up: " + escaped(" and ".join(axes_of(fitted))), escaped(caption_of(fitted))]
         return "; ".join(parts)
 
     def _question_chosen(self) -> None:
