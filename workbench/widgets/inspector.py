@@ -66,8 +66,7 @@ class Inspector(View):
             tr.link((self, "color"), (self.map, "color"))
             when(self.map, "selection", self._picked)
         self._build()
-        when(self, ["step", "axes"], self._place_points)
-        when(self, ["step", "path", "filters", "find"], self._show)
+        when(self, ["step", "axes", "path", "filters", "find"], self._show)
         when(self, "selection", self._list)
         when(self, "thought", self._thought_chosen)
         when(self, "question", self._question_chosen)
@@ -164,7 +163,8 @@ class Inspector(View):
         there = self.shown()
         self.selection = tuple(row for row in self.selection if there[row])  # nothing hidden stays selected
         if self.map is not None:
-            self.map.set_trait("shown", None if there.all() else tuple(np.flatnonzero(there).tolist()))
+            self._place_points()
+            self.map.move(self.points, None if there.all() else tuple(np.flatnonzero(there).tolist()))
         self._list()
 
     def _project(self, change: Any) -> None:
@@ -178,20 +178,16 @@ class Inspector(View):
             self._say(str(error))
             self.how = change["old"]
             return
-        self._place_points()
-        self._list()
+        self._show()
 
     def _place_points(self) -> None:
         """The map of all thoughts, or of the one slot that is shown, which has axes of its own."""
-        if self.map is None:
-            return
         self.points = self.common
         if self.step is not None and self.axes == "own":
             try:
                 self.points = own_axes(self.stores, self.common, self.step, "umap" if self.how == "umap" else "pca")
             except ValueError as error:
                 self._say(f"This slot has no axes of its own: {error}.")
-        self.map.move(self.points)
 
     def _picked(self) -> None:
         """The map's selection has changed; a single point is the one to look at."""

@@ -163,12 +163,17 @@ class Points(ipw.VBox):
         self.live.observe(self._chosen, "selection")
         self.live.observe(self._hover, "hovering")
 
-    def move(self, points: pd.DataFrame) -> None:
-        """Other coordinates for the same rows, such as of another projection."""
+    def move(self, points: pd.DataFrame, shown: Sequence[int] | None) -> None:
+        """Other coordinates for the same rows, such as of another projection, and which of them are drawn.
+
+        In one act, since the page draws by and by: points sent twice while others are hidden end half drawn.
+        """
         if len(points) != len(self.points):
             raise ValueError(f"{len(points)} points for a map of {len(self.points)}: give the same rows, moved")
         self.points = points.reset_index(drop=True)
-        self._recolor()
+        before, self.shown = self.shown, shown
+        if self.shown == before:
+            self._recolor()
 
     @tr.validate("color")
     def _column(self, proposal: Any) -> str:
@@ -188,6 +193,11 @@ class Points(ipw.VBox):
         return tuple(rows)
 
     def _recolor(self, change: Any = None) -> None:
+        self._count()
+        self._paint()
+
+    def _count(self) -> None:
+        """The colours, and a legend that counts what is drawn."""
         there = self._there()
         self.coloring = coloring(self.points, self.color, there)
         words = f"<b>{escaped(title_of(self.color))}</b> {self.coloring.legend}"
@@ -197,7 +207,6 @@ class Points(ipw.VBox):
         if most > 1:  # one dot hides the others
             words += f'<span class="wb-key wb-soft">up to {most} at one place</span>'
         self.legend.value = framed(words)
-        self._paint()
 
     def _there(self) -> np.ndarray:
         """Which points are drawn [point, bool]."""
@@ -228,8 +237,8 @@ class Points(ipw.VBox):
 
     def _cut(self, change: Any = None) -> None:
         self.live.filter = None if self.shown is None else np.array(self.shown, np.uint32)
-        self._recolor()  # other counts, another extent
-        self._choose()
+        self._count()
+        self._choose()  # which sends the points, on another extent
 
     def _choose(self, change: Any = None) -> None:
         if self._chosen_and_shown() != _rows_of(self.live.selection):
