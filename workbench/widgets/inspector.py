@@ -37,7 +37,7 @@ class Inspector(View):
 
     title = "Thoughts, one by one"
     how = tr.Enum(["pca", "umap"], "pca")
-    axes = tr.Enum(["own", "common"], "own")
+    axes = tr.Enum(["common", "own"], "common")
     color = tr.Unicode("correct")
     step = tr.Int(None, allow_none=True)
     path = tr.Int(None, allow_none=True)
@@ -161,10 +161,12 @@ class Inspector(View):
 
     def _show(self) -> None:
         there = self.shown()
-        self.selection = tuple(row for row in self.selection if there[row])  # nothing hidden stays selected
+        kept = tuple(row for row in self.selection if there[row])  # nothing hidden stays selected
         if self.map is not None:
             self._place_points()
-            self.map.move(self.points, None if there.all() else tuple(np.flatnonzero(there).tolist()))
+            rows = None if there.all() else tuple(np.flatnonzero(there).tolist())
+            self.map.move(self.points, rows, self.axes == "own", kept)
+        self.selection = kept
         self._list()
 
     def _project(self, change: Any) -> None:
@@ -306,8 +308,8 @@ class Inspector(View):
             if len(values) > 1:
                 controls.append(stepper(self, column, values, title_of(column)))
             if len(values) > 1 and column == "step":
-                both = [("own axes", "own"), ("common axes", "common")]
-                controls.append(toggles(self, "axes", both, ("fitted to the slot shown", "those of all slots")))
+                both = [("common axes", "common"), ("own axes", "own")]
+                controls.append(toggles(self, "axes", both, ("those of all slots", "fitted to the slot shown")))
         few = few_values(self.points)
         kept = filters(self, "filters", few, {name: titles[name] for name in few}) if few else []
         reset = button("Show all", self._reset, "forget all filters")

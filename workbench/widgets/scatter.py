@@ -144,6 +144,8 @@ class Points(ipw.VBox):
     ) -> None:
         super().__init__(layout=ipw.Layout(width="100%", min_width="0", margin="2px 0"))
         self.within = within  # points whose extent the map has: maps of one extent can be compared
+        self.fitted = False  # whether what is shown fills the map; else all points have their places for good
+        self._quiet = False
         self.whole = whole  # a column, as "example", whose values are selected as a whole
         self.points = points.reset_index(drop=True)
         coloring(self.points, color)  # an unknown column is an error at once
@@ -163,17 +165,20 @@ class Points(ipw.VBox):
         self.live.observe(self._chosen, "selection")
         self.live.observe(self._hover, "hovering")
 
-    def move(self, points: pd.DataFrame, shown: Sequence[int] | None) -> None:
-        """Other coordinates for the same rows, such as of another projection, and which of them are drawn.
+    def move(self, points: pd.DataFrame, shown: Sequence[int] | None, fitted: bool, selection: Sequence[int]) -> None:
+        """Other coordinates for the same rows, such as of another projection, which of them are drawn and chosen.
 
-        In one act, since the page draws by and by: points sent twice while others are hidden end half drawn.
+        In one act, since the page draws by and by: points sent again before it has drawn the last ones are dropped.
         """
         if len(points) != len(self.points):
             raise ValueError(f"{len(points)} points for a map of {len(self.points)}: give the same rows, moved")
         self.points = points.reset_index(drop=True)
-        before, self.shown = self.shown, shown
-        if self.shown == before:
-            self._recolor()
+        self.fitted, self._quiet = fitted, True
+        try:
+            self.shown, self.selection = shown, selection
+        finally:
+            self._quiet = False
+        self._recolor()
 
     @tr.validate("color")
     def _column(self, proposal: Any) -> str:
@@ -216,6 +221,8 @@ class Points(ipw.VBox):
 
     def _paint(self) -> None:
         """Send the colours, which are grey outside a selection."""
+        if self._quiet:
+            return
         codes, palette = self.coloring.codes, [*self.coloring.palette, PALE]
         if self.selection:
             codes = np.full(len(codes), len(palette) - 1)
@@ -228,12 +235,11 @@ class Points(ipw.VBox):
             self.live.points = _places(self.points, codes, self._extent())
 
     def _extent(self) -> pd.DataFrame:
-        """The points whose extent the map has: those shown, or of maps that are compared those of the same slots."""
+        """The points whose extent the map has: those shown where it is `fitted` to them, else all."""
+        if self.within is not None:
+            return self.within
         shown: Any = self.points[self._there()]
-        if self.within is None:
-            return shown if len(shown) else self.points
-        alike: Any = self.within[self.within["step"].isin(shown["step"].unique())] if "step" in shown else self.within
-        return alike if len(alike) else self.within
+        return shown if self.fitted and len(shown) else self.points
 
     def _cut(self, change: Any = None) -> None:
         self.live.filter = None if self.shown is None else np.array(self.shown, np.uint32)
