@@ -271,7 +271,7 @@ def _rows_of(array: Any) -> tuple[int, ...]:
     return () if array is None else tuple(sorted(map(int, array)))
 
 
-def _places(points: pd.DataFrame, codes: np.ndarray, within: pd.DataFrame) -> np.ndarray:
+def _places(points: pd.DataFrame, codes: np.ndarray, within: Any) -> np.ndarray:
     """What the browser draws [point, 4]: x and y around 0, the colour's number, nothing.
 
     The larger extent of `within` goes from -1 to 1, and the other by the same factor: distances are what they are.
@@ -286,7 +286,7 @@ def _places(points: pd.DataFrame, codes: np.ndarray, within: pd.DataFrame) -> np
     return found
 
 
-def same_place(points: pd.DataFrame) -> np.ndarray:
+def same_place(points: Any) -> np.ndarray:
     """How many of the points lie where each one does [point], to a thousandth of the map: one dot for all of them."""
     if not len(points):
         return np.zeros(0, int)
