@@ -36,7 +36,7 @@ LIMITS = {  # unit: what a statistic in it can be; intervals end there
 # itself": a collapsed run can be on either side, since what is left of its thoughts is noise in all directions, or
 # their size alone; read it beside relative_spread.
 HEALTHY = {name: "not by itself" for name in MEANINGS} | {
-    "relative_spread": "higher", "variance_question": "higher", "variance_question_slot": "higher", "cosine": "lower",
+    "relative_spread": "higher", "cosine": "lower",
     "slot_cosine": "lower", "slot_softmax_kl": "higher", "active_units": "higher", "norm_ratio": "near 1",
     "verdict": "lower",
 }  # fmt: skip
