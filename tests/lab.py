@@ -133,7 +133,8 @@ def browsed(width: int = 1300, height: int = 1000, *, busy: bool = False) -> Ite
         yield page
         failures = [one for one in failed if "ERR_ABORTED" not in one]  # the page itself gave those up, as it may
         browser.close()
-    assert [error for error in errors if TOO_LATE not in error] == []
+    others = [error for error in errors if TOO_LATE not in error]
+    assert not others, others
     assert failures == []
     assert hosts <= {"127.0.0.1", None}, "the page asked the network for something"
 

@@ -23,6 +23,8 @@ from workbench.widgets import Compare
 compare = Compare({"first": store.load("one.nc"), "second": store.load("two.nc")})
 compare
 """
+OVERFLOWING = """() => [...document.querySelectorAll(".jp-OutputArea-output, .widget-box, .widget-html")]
+    .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.className)"""
 PIXELS = 'print(*(f"{{x}} {{y}}" for x, y in {}.live.points[:, :2]))'
 WIDTH, HEIGHT = 1000, 1500
 
@@ -182,6 +184,7 @@ def test_the_keyboard_reaches_everything(page: Page):
         )
         <= 1
     )
+    assert page.evaluate(OVERFLOWING) == []  # no scrollbar for the sake of a margin
     header = grid.locator("th button").nth(1)
     header.press("Enter")
     page.wait_for_timeout(500)

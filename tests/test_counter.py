@@ -38,6 +38,13 @@ def test_planted_cases_get_their_verdict(shuffled, dropped, words):
     assert verdict(table).startswith(words)
 
 
+def test_a_floor_or_a_ceiling_is_no_finding():
+    for share, word in ((0.0, "wrong"), (1.0, "right")):
+        said = verdict(counter_table(planted({UNCHANGED: share, "shuffled": share, "dropped": share})))
+        assert said.startswith(f"Every answer is {word}")
+        assert "no sure difference" not in said
+
+
 def test_what_is_missing_is_said():
     with pytest.raises(ValueError, match="no store called 'unchanged' among dropped"):
         counter_table(planted({"dropped": 0.5}))

@@ -8,7 +8,7 @@ from stores import synthetic_store
 from workbench import diagnostics as d
 from workbench import figures
 from workbench import store as stores_module
-from workbench.analysis.diagnostics import tables
+from workbench.analysis.diagnostics import meanings
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_intervals_end_where_a_statistic_does():
     assert raw.low < 0
     rank = table[(table["statistic"] == "effective_rank") & (table["step"] == "0")].iloc[0]
     assert (rank["low"], rank["high"]) == (0, pytest.approx(raw.high))
-    for unit, (least, most) in tables.LIMITS.items():
+    for unit, (least, most) in meanings.LIMITS.items():
         part = table[table["unit"] == unit]
         assert (part["low"] >= least - 1e-9).all(), unit
         assert (part["high"] <= most + 1e-9).all(), unit
@@ -344,3 +344,24 @@ def test_information_of_a_store():
     with pytest.raises(ValueError, match="no label 'label_x' in this store: it has correct, gold, label_"):
         d.information_table(store, "label_x")
     assert d.information_table(synthetic_store(steps=0)).empty
+
+
+def test_which_way_is_healthy_is_said_and_true_of_planted_thoughts():
+    """Thoughts that all questions share, beside those that differ: every direction that is named holds."""
+    store = synthetic_store(40, 1, 3, 8)
+    rng = np.random.default_rng(0)
+    shape = store["thought"].shape
+    flat = np.broadcast_to(rng.normal(size=shape[-1]), shape) + 0.001 * rng.normal(size=shape)
+    live = rng.normal(size=shape)
+    tables = [
+        d.describe(store.assign(thought=(store["thought"].dims, vectors.astype(np.float32))), level=None)
+        for vectors in (flat, live)
+    ]
+    ways = dict(zip(tables[0]["statistic"], tables[0]["healthy"], strict=True))
+    assert set(ways.values()) <= {"higher", "lower", "near 1", "not by itself"}
+    dead, well = ({s: v for (s, at), v in values(table).items() if at == "all"} for table in tables)
+    told = [name for name, way in ways.items() if way in ("higher", "lower") and name in dead]
+    assert {"relative_spread", "slot_cosine", "cosine"} <= set(told)
+    for name in told:
+        assert (well[name] - dead[name]) * (1 if ways[name] == "higher" else -1) > 0, name
+    assert ways["effective_rank"] == "not by itself"  # here both have noise in all directions

@@ -10,17 +10,19 @@ import pytest
 from rich.console import Console
 
 from workbench import store
-from workbench.analysis.scores import crossed_interval, per_example
+from workbench.analysis.scores import Interval, crossed_interval, per_example
 from workbench.backbone import Decoding
 from workbench.experiments import EXPERIMENTS, Setting, experiment, grid, question
 from workbench.experiments.compare import compared, wide
 from workbench.experiments.grid import Answers, Cell, Done, run_cell, run_cells
-from workbench.experiments.report import against, conditions, correct, difference, tabulate
+from workbench.experiments.report import against, conditions, correct, difference, effect, limits, tabulate, within
 from workbench.experiments.tuning import RATES, rates, tuned
 from workbench.methods import METHODS
+from workbench.places import DATA
 from workbench.training.loop import TrainConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:no Chromium:UserWarning")
+SHIPPED = DATA / "experiments"
 TRIED = ("rate-x0.1", "rate-x1", "rate-x10")  # folders of the trials
 TINY = TrainConfig(examples=32, epochs=1, batch_size=16, probe_examples=8)
 SETTING = Setting(seeds=[0, 1], questions=12, training=TINY, decoding=Decoding(max_new_tokens=8), workers=1)
@@ -218,3 +220,37 @@ def test_cells_without_a_value_do_not_count(tmp_path):
     figure = against(table, runs, x="setting")
     drawn = [tuple(trace.x) for trace in figure.data if trace.error_y.array is not None]
     assert drawn == [(1, 2), (0, 1, 2)]  # the panels in their order
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if (SHIPPED / name / "table.csv").exists()])
+def test_shipped_intervals_end_where_the_quantity_does(name):
+    table = pd.read_csv(SHIPPED / name / "table.csv").dropna(subset=["low", "high"])
+    for row in table.to_dict(orient="records"):
+        low, high = limits(row["measure"])
+        assert min(low, row["mean"]) <= row["low"] <= row["high"] <= max(high, row["mean"]), row
+
+
+def test_an_interval_is_cut_at_what_its_measure_can_be():
+    wide = Interval(0.8, -0.4, 1.45, 3)
+    for measure, ends in (
+        ("slot cosine", (-0.4, 1.0)),
+        ("relative spread", (0.0, 1.0)),
+        ("effective rank", (0.0, 1.45)),
+        ("accuracy", (0.0, 1.0)),
+        ("tokens", (0.0, 1.45)),
+        ("dropped costs", (-0.4, 1.45)),
+    ):
+        found = within(wide, limits(measure))
+        assert (found.low, found.high) == ends, measure
+
+
+def test_where_nothing_could_happen_nothing_is_found(tmp_path, here):
+    """All answers wrong on both sides: a floor, whatever its interval says."""
+    cells = [Cell("cot", seed, condition={"side": side}) for side in "ab" for seed in (0, 1)]
+    done = run_cells(SETTING, cells, tmp_path, Console())
+    for cell in done:
+        found = cell.store()
+        store.save(found.assign(correct=found["correct"] & False), cell.folder / "test.nc")
+    first, second = done[:2], done[2:]
+    words = effect(difference(first, second), first, second)
+    assert words == "can show nothing (all answers are wrong) in"

@@ -1,6 +1,7 @@
 """All runs and stores of a folder as one table, on the command line and as a widget."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,13 +26,13 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_the_table_has_each_run_and_each_store_of_nobody(home):
-    table = run_table(home).set_index("name")
+    table: Any = run_table(home).set_index("name")
     assert set(table.index) == {"a/one", "a/two", "lone.nc"}
     one = table.loc["a/one"]
     found = store.load(home / "a" / "one" / "test.nc")
     assert one["accuracy"] == pytest.approx(float(found["correct"].mean()))  # not the counter-test's
     assert (one["n"], one["of"], one["step"]) == (40, "dev (test)", 40)
-    assert one["low"] < one["accuracy"] < one["high"]
+    assert float(one["low"]) < float(one["accuracy"]) < float(one["high"])
     assert (one["minutes"], one["seed"], one["state"]) == (2.0, 0, "finished")
     two = table.loc["a/two"]
     assert (two["accuracy"], two["of"], two["n"]) == (0.25, "probe set", 32)
@@ -39,6 +40,10 @@ def test_the_table_has_each_run_and_each_store_of_nobody(home):
     assert (two["verdict"], two["task"], two["store"]) == ("collapsed", "prosqa", "")
     assert (table.loc["lone.nc", "kind"], table.loc["lone.nc", "state"]) == ("store", "store")
     assert table["megabytes"].min() > 0
+
+
+def drawn(shown: Runs) -> Any:
+    return shown.figure()
 
 
 def test_it_is_sorted_by_any_column_and_missing_values_come_last(home):
@@ -98,7 +103,7 @@ def test_the_widget_marks_opens_and_draws(home):
     names = list(shown.listed["name"])
     shown.table.marked = [names.index("a/one"), names.index("lone.nc")]
     assert set(shown.marked) == {"a/one", "lone.nc"}
-    assert len(shown.figure().data) == 1  # a store has no curve
+    assert len(drawn(shown).data) == 1  # a store has no curve
     assert shown.open() == ""
     assert isinstance(shown.opened, Compare)
     assert set(shown.opened.stores) == {"a/one", "lone.nc"}
@@ -122,15 +127,15 @@ def test_the_widget_marks_opens_and_draws(home):
 def test_the_first_steps_do_not_rule_the_axis(home):
     shown = Runs(home)
     shown.marked = ("a/one", "a/two")
-    figure = shown.figure()
+    figure = drawn(shown)
     assert figure.layout.yaxis.range[1] < 1  # and not 60, the first loss
     assert "the axis holds step 2 and later" in figure.layout.title.text.replace("<br>", " ")
     assert figure.data[0].y[0] == 60.0  # drawn all the same
     shown.log = True
-    assert shown.figure().layout.yaxis.type == "log"
-    assert shown.figure().layout.yaxis.range[1] < 0
+    assert drawn(shown).layout.yaxis.type == "log"
+    assert drawn(shown).layout.yaxis.range[1] < 0
     shown.log, shown.smooth = False, True
-    assert sorted(len(line.x) for line in shown.figure().data) == [10, 20]
+    assert sorted(len(line.x) for line in drawn(shown).data) == [10, 20]
     shown.value = "probe_active"
     assert shown.picture.figure is None
     assert "none of these runs has logged" in shown.told.value

@@ -181,6 +181,7 @@ def test_accuracy_is_drawn_and_said_where_the_run_answers(scripted, tmp_path):
     monitor.start()
     until(monitor, "finished")
     assert "25 % of the probe set answered rightly at step 3" in monitor._status.value
+    assert "; 25 % at the first look, step 1" in monitor._status.value
     figure = monitor._pictures[1].figure
     assert figure.layout.annotations[0].text == "accuracy (share)"
     assert set(figure.data[0].y) == {0.25}

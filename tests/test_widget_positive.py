@@ -114,6 +114,7 @@ def test_the_picture_shows_questions_or_training():
     assert len(heat.z) == 16
     widget.picture, widget.score = "training", "question"
     heat = widget.figure().data[0]
+    assert "n = 2 snapshots of question 0007" in widget.figure().layout.title.text
     expected = before["similarity_question"].sel(example="0007").values
     shown = np.array([[np.nan if cell is None else cell for cell in row] for row in heat.z], dtype=float)
     np.testing.assert_allclose(shown[0], expected[: shown.shape[1]], rtol=1e-6)

@@ -15,8 +15,8 @@ import pytest
 
 from workbench import runs
 from workbench.figures import loss_curves
-from workbench.widgets import monitor as widgets
-from workbench.widgets.monitor import curves, summary, watch
+from workbench.widgets import watching as widgets
+from workbench.widgets.watching import curves, summary, watch
 
 ROW = {"step": 1, "seconds": 0.5, "loss": 2.0, "loss_likelihood": 1.5, "probe_spread": 0.1, "probe_slot_cosine": 0.2}
 TRAINS = """
@@ -129,8 +129,8 @@ def test_somebody_elses_run_is_watched_until_its_result(shown, tmp_path):
 
 def test_a_line_that_is_still_being_written_is_left_for_the_next_look(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(ROW) + "\n" + json.dumps(ROW)[:20])
-    assert len(widgets._rows(tmp_path)) == 1
-    assert widgets._rows(tmp_path / "nowhere").empty
+    assert len(widgets.rows_of(tmp_path)) == 1
+    assert widgets.rows_of(tmp_path / "nowhere").empty
 
 
 def test_the_summary_names_each_warning_once_and_escapes_names():

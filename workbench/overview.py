@@ -8,13 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from . import runs, store
 from .analysis.diagnostics import collapse, glance, settled
 from .analysis.diagnostics.inputs import path_thoughts
-from .analysis.scores import accuracy, mean_interval
+from .analysis.scores import accuracy, wilson
 from .files import read_json, shown
 
 COLUMNS = (
@@ -126,7 +125,7 @@ def _logged(folder: Path, backbone: str) -> dict[str, Any]:
     """How far a run got, and what it saw of its probe set last."""
     if not (folder / "metrics.jsonl").exists():
         return {}
-    table = runs.read_metrics(folder)
+    table: Any = runs.read_metrics(folder)
     if not len(table):
         return {}
     row: dict[str, Any] = {"step": int(table["step"].iloc[-1])}
@@ -151,9 +150,8 @@ def _probed(table: pd.DataFrame, folder: Path) -> dict[str, Any]:
     count = (runs.read_config(folder).get("training") or {}).get("probe_answers")
     row: dict[str, Any] = {"accuracy": float(right.iloc[-1]), "of": "probe set"}
     if count:
-        grades = np.arange(count) < round(float(right.iloc[-1]) * count)
-        found = mean_interval(grades.astype(float), 1, 0.95)
-        row |= {"low": found.low, "high": found.high, "n": count}
+        low, high = wilson(float(right.iloc[-1]) * count, count)
+        row |= {"low": low, "high": high, "n": count}
     return row
 
 

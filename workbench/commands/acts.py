@@ -415,6 +415,11 @@ def check(given: Namespace) -> int:
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Paths by what is shown of them: their last part, or all of it where two last parts are the same."""
-    stems = [path.stem for path in paths]
-    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in paths}
+    """Paths by what tells them apart: as few of their last parts as do, without .nc; a path given twice stands once."""
+    tails = {path: [*path.absolute().parts[:-1], path.name.removesuffix(".nc")] for path in dict.fromkeys(paths)}
+    found: dict[str, Path] = {}
+    for path, parts in tails.items():
+        others = [other for same, other in tails.items() if same != path]
+        few = next((k for k in range(1, len(parts)) if all(other[-k:] != parts[-k:] for other in others)), len(parts))
+        found["/".join(parts[-few:])] = path
+    return found

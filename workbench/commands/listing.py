@@ -21,7 +21,7 @@ def runs(given: Namespace) -> None:
             bar.total = of
             bar.update(done + 1 - bar.n)
 
-        table = run_table(given.folder, say)
+        table: Any = run_table(given.folder, say)
     if given.delete:
         _delete(table, given.delete)
         return
@@ -31,11 +31,12 @@ def runs(given: Namespace) -> None:
         with written(given.csv):
             table.to_csv(given.csv, index=False)
     print(_printed(table) if len(table) else "no runs and no stores" + f" with {given.only}" * bool(given.only))
-    for row in table[table["remark"].astype(bool)].to_dict(orient="records"):
+    unread: Any = table[table["remark"].astype(bool)]
+    for row in unread.to_dict(orient="records"):
         print(f"{row['name']}: {row['remark']}")
 
 
-def _holding(table: pd.DataFrame, words: list[str]) -> pd.DataFrame:
+def _holding(table: pd.DataFrame, words: list[str]) -> Any:
     """The rows that hold all words somewhere."""
     kept = [
         all(word in " ".join(map(str, row)).lower() for word in words)

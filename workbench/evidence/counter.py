@@ -105,6 +105,10 @@ def verdict(table: pd.DataFrame) -> str:
         row = rows[name]
         return f"{name} costs {100 * row['difference']:.1f} points [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
 
+    reached = {float(rows[name][key]) for name in ("dropped", "shuffled") for key in ("accuracy", "unchanged")}
+    if reached in ({0.0}, {1.0}):
+        which = "right" if reached == {1.0} else "wrong"
+        return f"Every answer is {which}, with whichever thoughts: nothing can be lost, and so nothing is said of them."
     if rows["shuffled"]["low"] > 0:
         return f"What the thoughts say about their question matters: {said('shuffled')}, {said('dropped')}."
     if rows["dropped"]["low"] > 0:

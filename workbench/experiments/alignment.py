@@ -8,7 +8,7 @@ vocabulary-kl   the same KL after the backbone's output head: over words
 from collections.abc import Sequence
 
 from .grid import Cell, Done, Setting
-from .report import Report, against, correct, difference, points, statistic, sure, tabulate, where
+from .report import Report, against, correct, difference, effect, points, statistic, tabulate, where
 
 METRICS = ("feature-kl", "cosine", "vocabulary-kl")
 WEIGHTS = (0.01, 0.1, 1.0)
@@ -40,10 +40,9 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     findings = []
     for metric in METRICS:
         for weight in WEIGHTS:
-            found = difference(
-                [d for d in done if d.cell.condition == {"alignment": metric, "weight": weight}], without
-            )
-            word = "changes" if sure(found) else "makes no sure difference to"
+            cells = [d for d in done if d.cell.condition == {"alignment": metric, "weight": weight}]
+            found = difference(cells, without)
+            word = effect(found, cells, without)
             findings.append(f"{metric} at weight {weight:g} {word} accuracy: {points(found)} against no alignment.")
     swept = [where(part, "alignment", ["none"], keep=False) for part in (table, runs)]
     none = where(table, "alignment", ["none"])

@@ -164,8 +164,20 @@ def _counter_tests(thinking: Sequence[Done]) -> tuple[pd.DataFrame, list[str]]:
         found = {change: difference(cells, cells, correct(), correct(change)) for change in CHANGES}
         for change, lost in found.items():
             rows.append({**condition, "measure": f"{change} costs", **vars(lost), "runs": len(cells)})
+        right = {name: np.mean([correct(name)(cell).mean() for cell in cells]) for name in ("test", *found)}
         judged = verdict(
-            pd.DataFrame([{"change": c, "difference": lost.mean, **vars(lost)} for c, lost in found.items()])
+            pd.DataFrame(
+                [
+                    {
+                        "change": c,
+                        "difference": lost.mean,
+                        "accuracy": right[c],
+                        "unchanged": right["test"],
+                        **vars(lost),
+                    }
+                    for c, lost in found.items()
+                ]
+            )
         )
         said.append(f"{condition['method']} on {condition['task']}: {judged}")
     return pd.DataFrame(rows), said

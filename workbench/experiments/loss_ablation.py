@@ -6,7 +6,7 @@ The likelihood alone, with the alignment loss, with the focus loss, and with bot
 from collections.abc import Sequence
 
 from .grid import Cell, Done, Setting
-from .report import Report, against, correct, difference, points, statistic, sure, tabulate, where
+from .report import Report, against, correct, difference, effect, points, statistic, tabulate, where
 
 WEIGHTS = (0.01, 0.1, 1.0)
 LOSSES = {  # (alignment, focus)
@@ -41,8 +41,9 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     findings = []
     for losses in list(LOSSES)[1:]:
         for weight in WEIGHTS:
-            found = difference([d for d in done if d.cell.condition == {"losses": losses, "weight": weight}], alone)
-            word = "changes" if sure(found) else "makes no sure difference to"
+            cells = [d for d in done if d.cell.condition == {"losses": losses, "weight": weight}]
+            found = difference(cells, alone)
+            word = effect(found, cells, alone)
             findings.append(
                 f"{losses} at weight {weight:g} {word} accuracy: {points(found)} against the likelihood alone."
             )

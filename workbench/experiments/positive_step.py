@@ -13,7 +13,7 @@ from .. import figures
 from ..analysis.diagnostics import rule_agreement
 from ..analysis.scores import Interval
 from .grid import Cell, Done, Setting
-from .report import Report, asked, conditions, correct, difference, percent, points, statistic, sure, tabulate, where
+from .report import Report, asked, conditions, correct, difference, effect, percent, points, statistic, tabulate, where
 
 RULES = ("answer", "middle", "last", "random", "oracle")
 WEIGHT = 0.1
@@ -48,7 +48,7 @@ def report(setting: Setting, done: Sequence[Done]) -> Report:
     for rule in rules(setting):
         found = difference(by[rule], by["no focus"])
         rows.append({"positive": rule, **vars(found)})
-        word = "changes" if sure(found) else "makes no sure difference to"
+        word = effect(found, by[rule], by["no focus"])
         findings.append(f"Positive by {rule} {word} accuracy: {points(found)} against no focus loss.")
     if "oracle" in by:
         found = difference(by["oracle"], by["answer"])

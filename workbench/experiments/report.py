@@ -12,13 +12,17 @@ import plotly.graph_objects as go
 
 from .. import figures
 from ..analysis.diagnostics import describe
+from ..analysis.diagnostics.meanings import limits_of
 from ..analysis.scores import Interval, crossed_interval, per_example
 from ..files import checked, read_json, read_text, shown, visible, write_json, write_text
 from ..runs import provenance
 from .grid import Done
 
 SHARES = ("accuracy", "majority vote", "pass@k", "readable", "capped")  # measures drawn in percent
-POSITIVE = ("relative spread", "effective rank", "effective slots")  # cannot be below 0
+POSITIVE = (  # of ours that cannot be below 0; of statistics `limits_of` knows what they can be
+    "compression", "distance_ratio", "effective slots", "entropy", "KL", "length", "mass", "over_share", "paths",
+    "reasoning length", "seconds", "thoughts", "tokens", "word_to_state",
+)  # fmt: skip
 Condition = dict[str, Any]
 Values = Callable[[Done], Any]  # a value per question [example], or one number for the run
 
@@ -74,8 +78,8 @@ def tabulate(
     """(table, runs): rows of measure, mean, low, high, n, runs per condition, and of measure, seed, mean per cell.
 
     Cells without a value (NaN) do not count; a mean of none is NaN, and `against` leaves it out.
-    `more` is added to every row's condition; intervals of `shares` end at 0 and 1. An experiment can join several such
-    tables.
+    `more` is added to every row's condition; intervals end at what the measure can be, those of `shares` at 0 and 1. An
+    experiment can join several such tables.
     """
     rows, single = [], []
     for condition, cells in conditions(done):
@@ -84,13 +88,31 @@ def tabulate(
             about = {**condition, **(more or {}), "measure": measure}
             known = array[np.isfinite(array).all(axis=1)]  # thoughts that do not differ have no rank
             found = crossed_interval(known) if len(known) else Interval(np.nan, np.nan, np.nan, 0)
-            if measure in shares:
-                found = replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))  # NaN stays
-            elif measure in POSITIVE:
-                found = replace(found, low=max(found.low, 0.0))
+            found = within(found, (0.0, 1.0) if measure in shares else limits(measure))
             rows.append({**about, **vars(found), "runs": len(known)})
             single += [{**about, "seed": d.cell.seed, "mean": m} for d, m in zip(cells, array.mean(1), strict=True)]
     return pd.DataFrame(rows), pd.DataFrame(single)
+
+
+def limits(measure: str) -> tuple[float, float]:
+    """The least and most that a measure can be."""
+    if measure in SHARES:
+        return 0.0, 1.0
+    return (0.0, np.inf) if measure in POSITIVE else limits_of(measure)
+
+
+def within(found: Interval, ends: tuple[float, float]) -> Interval:
+    """An interval that ends where the quantity does; NaN stays, and rounding may leave the mean a little outside."""
+    low, high = min(ends[0], found.mean), max(ends[1], found.mean)
+    return replace(found, low=max(found.low, low), high=min(found.high, high))
+
+
+def effect(found: Interval, cells: Sequence[Done], others: Sequence[Done]) -> str:
+    """What a difference of accuracies says of its cause, as the verb of a sentence; a floor or ceiling says nothing."""
+    right = np.concatenate([np.atleast_1d(correct()(cell)) for cell in (*cells, *others)])
+    if (right == right[0]).all() and right[0] in (0.0, 1.0):
+        return f"can show nothing (all answers are {'right' if right[0] else 'wrong'}) in"
+    return "changes" if sure(found) else "makes no sure difference to"
 
 
 def where(table: pd.DataFrame, column: str, values: Sequence[Any], keep: bool = True) -> pd.DataFrame:

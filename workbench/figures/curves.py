@@ -150,7 +150,8 @@ def run_curves(
     """
     if window < 1 or not 0 <= skip < 1:
         raise ValueError(f"window {window}, skip {skip}: give a window of 1 or more and a share from 0 up to 1")
-    runs = {run: _averaged(table, window) for run, table in _runs(metrics).items() if _values(table, value).size}
+    logged: Any = _runs(metrics).items()
+    runs: Any = {run: _averaged(table, window) for run, table in logged if _values(table, value).size}
     if not runs:
         raise ValueError(f"none of these runs has logged {value!r}: give another column of metrics.jsonl")
     if log and any((_values(table, value) <= 0).any() for table in runs.values()):

@@ -151,7 +151,7 @@ def _image(content: dict[str, Any], form: Format, dpi: int) -> bytes:
     }
     options = {"format": form, "scale": dpi / 96 if form == "png" else 1, **size}
     if _server:
-        return kaleido.calc_fig_sync(content, opts=options)
+        return _same(kaleido.calc_fig_sync(content, opts=options), form)
     # without mathjax=False the page waits for a script from the network
     page = kaleido.PageGenerator(mathjax=False)
     page.header += "<style>@page { margin: 0 } img { display: block }</style>"  # else a PDF loses its lower edge
@@ -161,6 +161,20 @@ def _image(content: dict[str, Any], form: Format, dpi: int) -> bytes:
     # only now that a browser is known to start: a server whose browser fails leaves its caller waiting for ever
     kaleido.start_sync_server(page_generator=page, silence_warnings=True)
     _server = True
+    return _same(image, form)
+
+
+def _same(image: bytes, form: Format) -> bytes:
+    """The image without what differs from one drawing of the same figure to the next: names by chance, the time."""
+    if form == "svg":
+        chance = re.search(rb'id="(?:top)?defs-([0-9a-f]{6})"', image)
+        image = image.replace(chance[1], b"000000") if chance else image
+        traces = dict.fromkeys(re.findall(rb"\btrace[0-9a-f]{6}\b", image))  # as they first appear
+        for k, name in enumerate(traces):
+            image = image.replace(name, b"trace_%d" % k)
+        return image
+    if form == "pdf":  # as long as it was: its table of contents counts bytes
+        return re.sub(rb"(/(?:Creation|Mod)Date \(D:)\d{14}", rb"\g<1>20000101000000", image)
     return image
 
 

@@ -105,13 +105,19 @@ def divergences(table: pd.DataFrame, divergence: str, *, step: str = "all", widt
 
 
 def step_similarity(
-    table: pd.DataFrame, *, name: str = "similarity to the answer (cosine)", caption: str = "", width: Width = "page"
+    table: pd.DataFrame,
+    *,
+    name: str = "similarity to the answer (cosine)",
+    caption: str = "",
+    of: str = "questions",
+    width: Width = "page",
 ) -> go.Figure:
     """Questions down, their gold steps across: how similar each is to the answer, which is chosen, which is critical.
 
     table: example, step (counted from 0), similarity, chosen (bool: the step taken as the positive one), and where it
     is known critical (bool: the step the answer hangs on); a row per gold step, in any order. Questions stand in the
-    order of their first appearance; steps that a question does not have are no cells. name: of the similarity.
+    order of their first appearance; steps that a question does not have are no cells. name: of the similarity; of: what
+    the rows are, such as "snapshots" of one question.
     """
     need(table, ["example", "step", "similarity", "chosen"], "a table with one row per gold step")
     at, examples = _places(table, "example", "gold step")
@@ -123,8 +129,8 @@ def step_similarity(
     hover = [[f"{example}, step {k}: {value:.3f}" for k, value in enumerate(row)]
              for example, row in zip(examples, z.tolist(), strict=True)]  # fmt: skip
     marks = [mark for mark in (("chosen", "circle-open", 11), ("critical", "x-thin", 6)) if mark[0] in table]
-    said = f"n = {len(examples)} questions{f'; {caption}' if caption else ''}"
-    columns, axes = [str(k) for k in range(z.shape[1])], ("gold step", "question")
+    said = f"n = {len(examples)} {of}{f'; {caption}' if caption else ''}"
+    columns, axes = [str(k) for k in range(z.shape[1])], ("gold step", "question" if of == "questions" else "")
     legend = [label for label, *_ in marks]
     figure = _cells(z, examples, columns, name, axes, said, width, hover, None, True, legend)
     for label, symbol, size in marks:

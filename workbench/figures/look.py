@@ -6,9 +6,8 @@ any kind; a label keeps its colour in all figures of a process, those in `STYLES
 
 import html
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -17,6 +16,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..files import shown
+from .fonts import FAMILIES, folded, written
 
 Width = Literal["column", "page"]
 Match = Literal["", "x", "y", "xy"]
@@ -78,12 +78,6 @@ STYLES = {
     "focus_log_steps": Style(GREY, "x", "dot"),  # what the focus loss is when it sees no difference between steps
     "alignment": Style(GREEN, "square", "dashdot"),
 }
-# how far each letter of Helvetica reaches, in units of the font's size; of others see `written`
-_WIDTHS = {
-    0.22: "ijl'|", 0.28: "ft !,./:;I[]\\", 0.34: "r()-`", 0.39: "*\"", 0.5: "cksvxyzJ^{}", 0.67: "ABEFKPSTVXYZ&",
-    0.56: "abdeghnopqu_0123456789#$?L", 0.59: "+<=>~−", 0.72: "CDHNRUw", 0.78: "GOQ", 0.84: "mM%", 1.0: "W@…",
-}  # fmt: skip
-_ADVANCE = {letter: width for width, letters in _WIDTHS.items() for letter in letters}
 _FREE = (GREEN, PURPLE, SKY, VERMILLION, BLACK, ORANGE, BLUE)  # those that STYLES uses least come first
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross")
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -158,7 +152,7 @@ def template(scale: float = 1.0) -> go.layout.Template:
     }
     return go.layout.Template(
         layout={
-            "font": {"family": "Helvetica, Arial, 'Liberation Sans', sans-serif", "size": text, "color": "#222222"},
+            "font": {"family": FAMILIES, "size": text, "color": "#222222"},
             "paper_bgcolor": "white",
             "plot_bgcolor": "white",
             "colorway": COLORS,
@@ -169,7 +163,8 @@ def template(scale: float = 1.0) -> go.layout.Template:
             "annotationdefaults": {"font": {"size": text}, "showarrow": False},
             "coloraxis": {"colorbar": bar},
             "hoverlabel": {"align": "left", "bgcolor": "white", "font": {"size": 12}},
-            "modebar": {"remove": ["sendChartToCloud"]},
+            # upright, in the margin: lying it would cover the last entry of a legend
+            "modebar": {"remove": ["sendChartToCloud"], "orientation": "v", "bgcolor": "rgba(255,255,255,0.7)"},
         }
     )
 
@@ -302,28 +297,6 @@ def beside(labels: Sequence[str], width: Width) -> tuple[list[str], float]:
     """Labels for the left of a panel, in lines of at most 40 % of the figure, and the pixels they take there."""
     lines = [folded(as_text(label), 0.4 * across_of(width), SMALL) for label in labels]
     return lines, 6 + max(written(line, SMALL) for label in lines for line in label.split("<br>"))
-
-
-def written(text: str, size: float = TEXT) -> float:
-    """About how many pixels a text takes in Helvetica, tags and all markup aside."""
-    bare = html.unescape(re.sub(r"<[^>]*>", "", text))
-    return size * sum(_ADVANCE.get(letter, 0.6 if ord(letter) < 0x1100 else 1.0) for letter in bare)
-
-
-def folded(text: str, across: float, size: float = TEXT) -> str:
-    """A text with line breaks between words, so that no line takes more than `across` pixels unless one word does."""
-    return "<br>".join(_lines(text, across, size))
-
-
-def _lines(text: str, across: float, size: float) -> Iterator[str]:
-    line = ""
-    for word in text.split():
-        longer = f"{line} {word}".strip()
-        if line and written(longer, size) > across:
-            yield line
-            longer = word
-        line = longer
-    yield line
 
 
 def side_by_side(count: int, width: Width) -> int:

@@ -59,6 +59,10 @@ def thought_map(
         figure.add_trace(key.update(marker_symbol="circle") if many else key)
     if groups is None:
         figure.update_layout(coloraxis=scale_of(points, color, figure.layout.to_plotly_json()))
+    for panel in range(len(split)):  # both axes have one unit: what a zoom shows keeps its distances
+        place: dict[str, Any] = {"row": panel // columns + 1, "col": panel % columns + 1}
+        across = next(figure.select_xaxes(**place)).plotly_name.replace("axis", "")
+        figure.update_yaxes(scaleanchor=across, scaleratio=1, **place)
     return figure.update_layout(legend={"itemclick": False, "itemdoubleclick": False} if many else {})
 
 

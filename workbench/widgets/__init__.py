@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from .compare import Compare as Compare
     from .inspector import Inspector as Inspector
     from .monitor import TrainingMonitor as TrainingMonitor
-    from .monitor import watch as watch
     from .positive import PositiveSteps as PositiveSteps
     from .probe import Probe as Probe
     from .runs import Runs as Runs
+    from .watching import watch as watch
 
 _HOMES = {
     "Inspector": "inspector",
@@ -25,7 +25,7 @@ _HOMES = {
     "TrainingMonitor": "monitor",
     "Probe": "probe",
     "Runs": "runs",
-    "watch": "monitor",
+    "watch": "watching",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -40,7 +40,7 @@ class Hearing(anywidget.AnyWidget):
             self._changed.update({key} if isinstance(key, str) else key)
         super().send_state(key)
 
-    def _handle_custom_msg(self, content: Any, buffers: Any) -> None:
+    def _handle_custom_msg(self, content: Any, buffers: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         if isinstance(content, dict) and content.get("type") == "library" and self.library is not None:
             name, text = self.library
             self.send({"library": name}, [text().encode()])

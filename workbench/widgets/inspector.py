@@ -16,11 +16,9 @@ from ..figures.points import axes_of, caption_of, title_of
 from .controls import button, choice, filters, stepper, toggles, words
 from .detail import detail_html, neighbour_table, question_table
 from .scatter import Points, selection_figure
-from .selections import KEY, read_selections, write_rows, write_selections
+from .selections import KEY, few_values, passing, read_selections, rows_named, write_rows, write_selections
+from .slot_axes import own_axes
 from .views import MOST_ROWS, Piece, Table, View, checked, escaped, framed, labelled, notice, pane, said, when
-
-NO_FILTER = ("x", "y", "step", "path", "example", "question", "text")  # have controls of their own, or name one row
-FEW = 40  # values a column may have to be filtered by
 
 
 class Inspector(View):
@@ -30,14 +28,16 @@ class Inspector(View):
     selected (of everything shown, while nothing is), below them one question: its gold steps, thoughts, answers, and
     the thoughts that are nearest in the original space, not on the map.
 
-    All of it is traits, which controls and code set alike: `how` ("pca", "umap"), `color` (a column of `points`),
-    `step` and `path` (None: all), `filters` (column -> values that are kept), `find` (words of a question), `selection`
-    (rows of `points`; ids of examples can be assigned, too), `question` (a row of `questions`) and `thought` (a row of
-    `points`) of the detail; -1 is none. `selected` is the selection as a table, `select` takes one.
+    All of it is traits, which controls and code set alike: `how` ("pca", "umap"), `axes` (of one slot: fitted to its
+    "own" thoughts, or those "common" to all), `color` (a column of `points`), `step` and `path` (None: all), `filters`
+    (column -> values that are kept), `find` (words of a question), `selection` (rows of `points`; ids of examples can
+    be assigned, too), `question` (a row of `questions`) and `thought` (a row of `points`) of the detail; -1 is none.
+    `selected` is the selection as a table, `select` takes one.
     """
 
     title = "Thoughts, one by one"
     how = tr.Enum(["pca", "umap"], "pca")
+    axes = tr.Enum(["common", "own"], "common")
     color = tr.Unicode("correct")
     step = tr.Int(None, allow_none=True)
     path = tr.Int(None, allow_none=True)
@@ -54,6 +54,7 @@ class Inspector(View):
         self.questions: Any = question_table(self.stores)
         self.vectors = np.zeros((0, 0))
         self.points: Any = pd.DataFrame(columns=pd.Index([*KEY, "correct"]))
+        self.common = self.points  # as all thoughts lie on one map
         self.map: Points | None = None
         self._read()
         keys = pd.MultiIndex.from_frame(self.questions[["store", "example"]]) if len(self.questions) else pd.Index([])
@@ -65,7 +66,7 @@ class Inspector(View):
             tr.link((self, "color"), (self.map, "color"))
             when(self.map, "selection", self._picked)
         self._build()
-        when(self, ["step", "path", "filters", "find"], self._show)
+        when(self, ["step", "axes", "path", "filters", "find"], self._show)
         when(self, "selection", self._list)
         when(self, "thought", self._thought_chosen)
         when(self, "question", self._question_chosen)
@@ -79,7 +80,7 @@ class Inspector(View):
             return
         try:
             self.vectors, self.points = projection.labelled(self.stores)
-            self.points = projection.project(self.stores)
+            self.points = self.common = projection.project(self.stores)
         except ValueError as error:
             self.remarks.append(f"There is no map: {error}.")
             return
@@ -94,19 +95,7 @@ class Inspector(View):
 
     @tr.validate("selection")
     def _rows(self, proposal: Any) -> tuple[int, ...]:
-        given = proposal.value
-        rows = set()
-        for value in given:
-            if isinstance(value, str):
-                found = np.flatnonzero(self.points["example"] == value).tolist()
-                if not found:
-                    raise tr.TraitError(f"no thought of an example {value!r}: give ids that `inspector.questions` has")
-                rows |= set(found)
-            elif 0 <= int(value) < len(self.points):
-                rows.add(int(value))
-            else:
-                raise tr.TraitError(f"no thought {value}: give rows of `inspector.points`, 0 to {len(self.points) - 1}")
-        return tuple(sorted(rows))
+        return rows_named(self.points, proposal.value)
 
     def select(self, rows: pd.DataFrame | Sequence[Any]) -> None:
         """Select thoughts: rows of `points` (as a table or by number), or all thoughts of examples, by id."""
@@ -142,13 +131,7 @@ class Inspector(View):
 
     def shown(self) -> np.ndarray:
         """Which thoughts pass step, path, filters and words [thought], bool."""
-        there = np.full(len(self.points), True)
-        for column in ("step", "path"):
-            if getattr(self, column) is not None:
-                there &= (self.points[column] == getattr(self, column)).to_numpy()
-        for column, values in self.filters.items():
-            if values:
-                there &= self.points[column].isin(list(values)).to_numpy()
+        there = passing(self.points, {"step": self.step, "path": self.path}, self.filters)
         sought = self.find.strip().lower()
         if sought and len(self.points):
             texts = zip(*(self.questions[name].astype(str) for name in ("question", "gold", "example")), strict=True)
@@ -178,8 +161,12 @@ class Inspector(View):
 
     def _show(self) -> None:
         there = self.shown()
+        kept = tuple(row for row in self.selection if there[row])  # nothing hidden stays selected
         if self.map is not None:
-            self.map.set_trait("shown", None if there.all() else tuple(np.flatnonzero(there).tolist()))
+            self._place_points()
+            rows = None if there.all() else tuple(np.flatnonzero(there).tolist())
+            self.map.move(self.points, rows, self.axes == "own", kept)
+        self.selection = kept
         self._list()
 
     def _project(self, change: Any) -> None:
@@ -188,13 +175,21 @@ class Inspector(View):
         if self.how == "umap":  # the page draws the bar, so that it moves while this waits
             self.status.value = framed('UMAP: half a minute or longer the first time <div class="wb-wait"></div>')
         try:
-            self.points = projection.project(self.stores, "umap" if self.how == "umap" else "pca")
+            self.common = projection.project(self.stores, "umap" if self.how == "umap" else "pca")
         except ValueError as error:
             self._say(str(error))
             self.how = change["old"]
             return
-        self.map.move(self.points)
-        self._list()
+        self._show()
+
+    def _place_points(self) -> None:
+        """The map of all thoughts, or of the one slot that is shown, which has axes of its own."""
+        self.points = self.common
+        if self.step is not None and self.axes == "own":
+            try:
+                self.points = own_axes(self.stores, self.common, self.step, "umap" if self.how == "umap" else "pca")
+            except ValueError as error:
+                self._say(f"This slot has no axes of its own: {error}.")
 
     def _picked(self) -> None:
         """The map's selection has changed; a single point is the one to look at."""
@@ -227,7 +222,9 @@ class Inspector(View):
         if there < len(self.points):
             parts.append(f"{there} of {len(self.points)} thoughts shown")
         if self.map is not None:
-            parts += ["right and up: " + escaped(" and ".join(axes_of(self.points))), escaped(caption_of(self.points))]
+            own = self.step is not None and self.axes == "own"
+            fitted: Any = self.points[self.points["step"] == self.step] if own else self.points
+            parts += ["right and up: " + escaped(" and ".join(axes_of(fitted))), escaped(caption_of(fitted))]
         return "; ".join(parts)
 
     def _question_chosen(self) -> None:
@@ -310,12 +307,10 @@ class Inspector(View):
             values = sorted(self.points[column].unique().tolist())
             if len(values) > 1:
                 controls.append(stepper(self, column, values, title_of(column)))
-        few: dict[str, list[tuple[str, Any]]] = {}
-        for name in self.points:
-            known = self.points[name].dropna().unique().tolist() if name not in NO_FILTER else []
-            if 1 < len(known) <= FEW:
-                called = {0.0: "wrong", 1.0: "correct"} if name == "correct" and set(known) <= {0, 1} else {}
-                few[name] = [(called.get(value, str(value)), value) for value in sorted(known)]
+            if len(values) > 1 and column == "step":
+                both = [("common axes", "common"), ("own axes", "own")]
+                controls.append(toggles(self, "axes", both, ("those of all slots", "fitted to the slot shown")))
+        few = few_values(self.points)
         kept = filters(self, "filters", few, {name: titles[name] for name in few}) if few else []
         reset = button("Show all", self._reset, "forget all filters")
         return [labelled(*controls), labelled(words(self, "find", "find", "words of a question"), *kept, reset)]

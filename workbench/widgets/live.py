@@ -17,7 +17,7 @@ def _bundle() -> str:
     return (Path(jscatter.__file__).parent / "bundle.js").read_text(encoding="utf-8")
 
 
-class Live(Hearing, JupyterScatter):
+class Live(Hearing, JupyterScatter):  # pyright: ignore[reportIncompatibleMethodOverride]
     """jupyter-scatter's widget without its module, which `scatter.js` asks for."""
 
     _esm = module("scatter.js")

@@ -299,8 +299,10 @@ class PositiveSteps(View):
             return None
         columns = {self.score: "similarity", "positive": "chosen"}
         unit = "softmax" if self.score == "weight" else "cosine"
-        caption = f"positive: {RULES[self.rule]}" + (f"; {self.question}" if over else "")
-        return step_similarity(table.rename(columns=columns), name=f"{SCORES[self.score]} ({unit})", caption=caption)
+        caption = f"positive: {RULES[self.rule]}"
+        of = f"{'snapshots' if self._training() else 'stores'} of question {self.question}" if over else "questions"
+        title = f"{SCORES[self.score]} ({unit})"
+        return step_similarity(table.rename(columns=columns), name=title, caption=caption, of=of)
 
     def _draw(self) -> None:
         self.drawn.show(self.figure())

@@ -33,10 +33,11 @@ class Coloring(NamedTuple):
     legend: str  # HTML
 
 
-def coloring(points: pd.DataFrame, column: str) -> Coloring:
+def coloring(points: pd.DataFrame, column: str, shown: np.ndarray | None = None) -> Coloring:
     """The colours of `points` by a column: those of the figures, for labels and numbers alike.
 
-    Of a column with more than 15 labels the most frequent ones have a colour. Raises ValueError for an unknown column.
+    shown: which of them are drawn [point, bool], and counted in the legend; None: all. Of a column with more than 15
+    labels the most frequent ones have a colour. Raises ValueError for an unknown column.
     """
     if column not in points:
         raise ValueError(f"no column {column!r} to colour by: use one of {', '.join(map(str, points))}")
@@ -45,19 +46,20 @@ def coloring(points: pd.DataFrame, column: str) -> Coloring:
     if groups is None:
         return _scale(values.to_numpy(float), column)
     groups = sorted(groups, key=lambda group: -int(group.rows.sum()))[: MOST + 1] if len(groups) > MOST + 1 else groups
-    return _labels(groups, len(points))
+    return _labels(groups, np.full(len(points), True) if shown is None else shown)
 
 
-def _labels(groups: list[Group], n: int) -> Coloring:
-    codes = np.full(n, len(groups))
+def _labels(groups: list[Group], shown: np.ndarray) -> Coloring:
+    codes = np.full(len(shown), len(groups))
     for k, group in enumerate(groups):
         codes[group.rows] = k
-    rest = int((codes == len(groups)).sum())
-    entries = [(style(group.label).color, group.title, int(group.rows.sum())) for group in groups]
-    entries += [(GREY, "others", rest)] * bool(rest)
+    rest = codes == len(groups)
+    entries = [(style(group.label).color, group.title, int((group.rows & shown).sum())) for group in groups]
+    entries += [(GREY, "others", int((rest & shown).sum()))] * bool(rest.any())
     keys = "".join(
         f'<span class="wb-key"><i style="background:{color}"></i>{escaped(title[:40])} ({count})</span>'
         for color, title, count in entries
+        if count
     )
     return Coloring(codes, tuple(color for color, _, _ in entries), keys)
 
@@ -140,8 +142,10 @@ class Points(ipw.VBox):
         within: pd.DataFrame | None = None,
         whole: str | None = None,
     ) -> None:
-        super().__init__(layout=ipw.Layout(width="100%", min_width="0"))
+        super().__init__(layout=ipw.Layout(width="100%", min_width="0", margin="2px 0"))
         self.within = within  # points whose extent the map has: maps of one extent can be compared
+        self.fitted = False  # whether what is shown fills the map; else all points have their places for good
+        self._quiet = False
         self.whole = whole  # a column, as "example", whose values are selected as a whole
         self.points = points.reset_index(drop=True)
         coloring(self.points, color)  # an unknown column is an error at once
@@ -161,11 +165,19 @@ class Points(ipw.VBox):
         self.live.observe(self._chosen, "selection")
         self.live.observe(self._hover, "hovering")
 
-    def move(self, points: pd.DataFrame) -> None:
-        """Other coordinates for the same rows, such as of another projection."""
+    def move(self, points: pd.DataFrame, shown: Sequence[int] | None, fitted: bool, selection: Sequence[int]) -> None:
+        """Other coordinates for the same rows, such as of another projection, which of them are drawn and chosen.
+
+        In one act, since the page draws by and by: points sent again before it has drawn the last ones are dropped.
+        """
         if len(points) != len(self.points):
             raise ValueError(f"{len(points)} points for a map of {len(self.points)}: give the same rows, moved")
         self.points = points.reset_index(drop=True)
+        self.fitted, self._quiet = fitted, True
+        try:
+            self.shown, self.selection = shown, selection
+        finally:
+            self._quiet = False
         self._recolor()
 
     @tr.validate("color")
@@ -186,13 +198,31 @@ class Points(ipw.VBox):
         return tuple(rows)
 
     def _recolor(self, change: Any = None) -> None:
-        self.coloring = coloring(self.points, self.color)
-        words = f"<b>{escaped(title_of(self.color))}</b> {self.coloring.legend}"
-        self.legend.value = framed(words)
+        self._count()
         self._paint()
+
+    def _count(self) -> None:
+        """The colours, and a legend that counts what is drawn."""
+        there = self._there()
+        self.coloring = coloring(self.points, self.color, there)
+        words = f"<b>{escaped(title_of(self.color))}</b> {self.coloring.legend}"
+        self.alike = np.zeros(len(self.points), int)
+        self.alike[there] = same_place(self.points[there])
+        most = int(self.alike.max(initial=1))
+        if most > 1:  # one dot hides the others
+            words += f'<span class="wb-key wb-soft">up to {most} at one place</span>'
+        self.legend.value = framed(words)
+
+    def _there(self) -> np.ndarray:
+        """Which points are drawn [point, bool]."""
+        there = np.full(len(self.points), self.shown is None)
+        there[list(self.shown or ())] = True
+        return there
 
     def _paint(self) -> None:
         """Send the colours, which are grey outside a selection."""
+        if self._quiet:
+            return
         codes, palette = self.coloring.codes, [*self.coloring.palette, PALE]
         if self.selection:
             codes = np.full(len(codes), len(palette) - 1)
@@ -202,11 +232,19 @@ class Points(ipw.VBox):
         with self.live.hold_sync():
             self.live.color, self.live.color_selected = colors, colors
             self.live.color_domain = {str(k): k for k in range(len(colors))}
-            self.live.points = _places(self.points, codes, self.within)
+            self.live.points = _places(self.points, codes, self._extent())
+
+    def _extent(self) -> pd.DataFrame:
+        """The points whose extent the map has: those shown where it is `fitted` to them, else all."""
+        if self.within is not None:
+            return self.within
+        shown: Any = self.points[self._there()]
+        return shown if self.fitted and len(shown) else self.points
 
     def _cut(self, change: Any = None) -> None:
         self.live.filter = None if self.shown is None else np.array(self.shown, np.uint32)
-        self._choose()
+        self._count()
+        self._choose()  # which sends the points, on another extent
 
     def _choose(self, change: Any = None) -> None:
         if self._chosen_and_shown() != _rows_of(self.live.selection):
@@ -220,7 +258,7 @@ class Points(ipw.VBox):
 
     def _hover(self, change: Any = None) -> None:
         row = self.live.hovering
-        self.card.value = framed(card_html(self.points, row) if row is not None else CARD_EMPTY)
+        self.card.value = framed(card_html(self.points, row, int(self.alike[row])) if row is not None else CARD_EMPTY)
 
     def _chosen_and_shown(self) -> tuple[int, ...]:
         if self.shown is None:
@@ -233,22 +271,38 @@ def _rows_of(array: Any) -> tuple[int, ...]:
     return () if array is None else tuple(sorted(map(int, array)))
 
 
-def _places(points: pd.DataFrame, codes: np.ndarray, within: pd.DataFrame | None = None) -> np.ndarray:
-    """What the browser draws [point, 4]: x and y between -1 and 1, the colour's number, nothing."""
+def _places(points: pd.DataFrame, codes: np.ndarray, within: Any) -> np.ndarray:
+    """What the browser draws [point, 4]: x and y around 0, the colour's number, nothing.
+
+    The larger extent of `within` goes from -1 to 1, and the other by the same factor: distances are what they are.
+    """
     found = np.zeros((len(points), 4), np.float32)
-    for k, axis in enumerate(("x", "y")):
-        values, extent = points[axis].to_numpy(float), (points if within is None else within)[axis].to_numpy(float)
-        low, high = extent.min(), extent.max()
-        found[:, k] = 0.94 * ((values - low) / ((high - low) or 1) * 2 - 1)  # whole points at the edges
+    ends = [(float(within[axis].min()), float(within[axis].max())) for axis in ("x", "y")]
+    span = max(high - low for low, high in ends) or 1
+    for k, (low, high) in enumerate(ends):
+        middle = points["xy"[k]].to_numpy(float) - (low + high) / 2
+        found[:, k] = 0.94 * 2 * middle / span  # whole points at the edges
     found[:, 2] = codes
     return found
 
 
-def card_html(points: pd.DataFrame, row: int) -> str:
-    """What a point says, in at most six lines: its question cut to two, then the facts of `CARD`."""
+def same_place(points: Any) -> np.ndarray:
+    """How many of the points lie where each one does [point], to a thousandth of the map: one dot for all of them."""
+    if not len(points):
+        return np.zeros(0, int)
+    places = points[["x", "y"]].to_numpy(float)
+    span = float(np.ptp(places, axis=0).max()) or 1.0
+    _, which, counts = np.unique(np.round(places / span, 3), axis=0, return_inverse=True, return_counts=True)
+    return counts[which.reshape(-1)]
+
+
+def card_html(points: pd.DataFrame, row: int, alike: int = 1) -> str:
+    """What a point says, in at most six lines: its question cut to two, then the facts of `CARD`, and that it is one of
+    `alike` at its place."""
     point = points.iloc[row]
     facts = [(title_of(name), _short(point[name])) for name in CARD if name in points]
     question = _short(point["question"]) if "question" in points else str(point.get("example", ""))
+    facts += [("at this place", f"{alike} thoughts")] * (alike > 1)
     told = " · ".join(f"{escaped(name)} <b>{escaped(value)}</b>" for name, value in facts)
     return f'<div class="wb-card"><div class="wb-two">{escaped(question)}</div>{told}</div>'
 

@@ -100,7 +100,7 @@ def notice(sentences: str | Iterable[str]) -> ipw.HTML:
 
 def pane(inner: str = "") -> ipw.HTML:
     """HTML in the look of the widgets, in which long words wrap; set its `value` with `framed`."""
-    return ipw.HTML(framed(inner), layout=ipw.Layout(width="100%", min_width="0"))
+    return ipw.HTML(framed(inner), layout=ipw.Layout(width="100%", min_width="0", margin="2px 0"))
 
 
 def framed(inner: str) -> str:
@@ -109,7 +109,8 @@ def framed(inner: str) -> str:
 
 def labelled(*controls: ipw.Widget) -> ipw.HBox:
     """Controls in lines that wrap where the page is narrow."""
-    return ipw.HBox(list(controls), layout=ipw.Layout(flex_flow="row wrap", align_items="center", width="100%"))
+    row = ipw.Layout(flex_flow="row wrap", align_items="center", width="100%", margin="2px 0")
+    return ipw.HBox(list(controls), layout=row)
 
 
 # --------------------------------------------------------------------------------------------------------------- table
@@ -236,7 +237,7 @@ class Picture(Hearing):
     content = tr.Dict().tag(sync=True)  # data and layout; empty without a figure
 
     def __init__(self, figure: go.Figure | None = None) -> None:
-        super().__init__(layout=ipw.Layout(overflow="auto hidden", min_width="0"))
+        super().__init__(layout=ipw.Layout(overflow="auto hidden", min_width="0", margin="2px 0"))
         self.figure: go.Figure | None = None
         self.show(figure)
 
@@ -256,7 +257,8 @@ class View(tr.HasTraits):
 
     def __init__(self) -> None:
         super().__init__()
-        self.box = ipw.VBox(layout=ipw.Layout(width="100%", max_width="1200px"))
+        # no margin at the sides: it would come on top of the whole width, and the page would scroll for its sake
+        self.box = ipw.VBox(layout=ipw.Layout(width="100%", max_width="1200px", margin="2px 0"))
         self._closed = False
 
     @abstractmethod

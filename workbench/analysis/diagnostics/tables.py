@@ -22,43 +22,14 @@ from .cloud import (
 )
 from .divergences import gaussian_kl
 from .inputs import Stores, by_name, chosen_rows, path_thoughts, question_labels
+from .meanings import HEALTHY, MEANINGS, limits_of
 from .resampling import Estimate, jackknife_all, ratio_bootstrap, resamples
 from .streamed import Statistics, streamed
 from .thoughts import PerExample, between, per_example, variance_parts
 from .verdict import STATES, Thresholds, collapse, settled
 
-MEANINGS = {  # statistic: (unit, meaning)
-    "spread": ("units²", "variance between questions at one step, mean over features"),
-    "total_spread": ("units²", "the same, summed over features"),
-    "relative_spread": ("share", "spread / mean square: 0 = the thought ignores the question"),
-    "effective_rank": ("directions", "exp entropy of covariance eigenvalues: read beside relative_spread"),
-    "participation_ratio": ("directions", "(sum of eigenvalues)^2 / sum of squares"),
-    "cosine": ("cosine", "mean between questions at one step"),
-    "centred_cosine": ("cosine", "the same after subtracting the mean thought"),
-    "norm_ratio": ("ratio", "RMS norm of thoughts / of token embeddings"),
-    "slot_cosine": ("cosine", "mean between the steps of a question: 1 = the slots are one"),
-    "anisotropy": ("share", "of the variance along its top direction"),
-    "active_units": ("features", "whose variance between questions is above 0.01 of the mean square"),
-    "neighbour_ratio": ("ratio", "distance to the nearest question / mean distance: 0 = copies, 1 = noise"),
-    "intrinsic_dimension": ("dimensions", "TwoNN, of the surface that the questions' thoughts lie on"),
-    "slot_softmax_kl": (
-        "nats",
-        "KL(softmax of the question's mean thought || of each step), mean: 0 = the slots are one",
-    ),
-    "gaussian_kl": ("nats", "KL(thoughts || token embeddings) as Gaussians, summed over features, shrinkage 0.1"),
-    "variance_slot": ("share", "of the variance: steps differ, whatever the question"),
-    "variance_question": ("share", "of the variance: questions differ, alike in all steps"),
-    "variance_question_slot": ("share", "of the variance: what single steps say about the question"),
-    "variance_path": ("share", "of the variance: paths of a question differ, alike in all steps"),
-    "variance_residual": ("share", "of the variance: paths that differ step by step"),
-    "verdict": ("state", "0 healthy, 1 drifting, 2 collapsed, 3 undecided"),
-}
-LIMITS = {  # unit: what a statistic in it can be; intervals end there
-    **{"share": (0.0, 1.0), "cosine": (-1.0, 1.0)},
-    **{unit: (0.0, np.inf) for unit in ("units²", "directions", "dimensions", "ratio", "nats")},
-}
 IN_MEMORY = 2**30  # bytes of thoughts in float64, above which `describe` reads them in blocks
-COLUMNS = ["statistic", "step", "value", "low", "high", "n", "unit", "meaning"]
+COLUMNS = ["statistic", "step", "value", "low", "high", "n", "unit", "meaning", "healthy"]
 Row = tuple[str, str, Estimate, int]  # statistic, step, estimate, n
 
 
@@ -83,7 +54,7 @@ def describe(
     stream: bool | None = None,
 ) -> pd.DataFrame:
     """The statistics of one path's thoughts: statistic, step ("0", "1", .. or "all"), value, low, high, n (examples),
-    unit, meaning; `MEANINGS` lists them.
+    unit, meaning (`MEANINGS` lists them), and which way a healthy run is from a collapsed one: `HEALTHY`.
 
     stores: one; or several by name (methods) or by training step, and a column store says which. by: "path", "correct",
     "gold" or a label_<name> of the store, and a column of that name says which group of questions (or which path) a row
@@ -157,14 +128,24 @@ def _described(
         *_other_rows(of_all.found, present),
     ]
     table = [
-        (name, step, found.value, *_cut(found, name), n, *MEANINGS[name])
+        (name, step, found.value, *_cut(found, name), n, *MEANINGS[name], HEALTHY[name])
         for name, step, found, n in sorted(rows, key=lambda row: list(MEANINGS).index(row[0]))
     ]
     verdict = settled(of_all.verdict, store.attrs)
     said = f"{verdict.state}: {'; '.join(verdict.evidence)}"
     n = int(present.any(axis=1).sum())
     table.append(
-        ("verdict", "all", float(STATES.index(verdict.state)), np.nan, np.nan, n, MEANINGS["verdict"][0], said)
+        (
+            "verdict",
+            "all",
+            float(STATES.index(verdict.state)),
+            np.nan,
+            np.nan,
+            n,
+            MEANINGS["verdict"][0],
+            said,
+            HEALTHY["verdict"],
+        )
     )
     found = pd.DataFrame(table, columns=pd.Index(COLUMNS))
     chance = {f"variance_{name}": f" (noise: {part.chance:.2g})" for name, part in of_all.parts.items()}
@@ -193,7 +174,7 @@ def _in_memory(store: xr.Dataset, path: int, thresholds: Thresholds, level: floa
 
 def _cut(found: Estimate, name: str) -> tuple[float, float]:
     """Low and high of a statistic within what it can be; rounding may leave its value a little outside."""
-    least, most = LIMITS.get(MEANINGS[name][0], (-np.inf, np.inf))
+    least, most = limits_of(name)
     return max(found.low, min(least, found.value)), min(found.high, max(most, found.value))
 
 
