@@ -29,12 +29,12 @@ class Fault(NamedTuple):
 FAULTS = (
     Fault(
         "a shuffle may leave a question its own thoughts", "workbench/evidence/changes.py",
-        "taken = dict(zip(order, [*order[1:], order[0]], strict=True))",
+        "taken = dict(zip(order, [*order[further:], *order[:further]], strict=True))",
         "taken = dict(zip(sorted(order), order, strict=True))", "tests/test_changes.py",
     ),
     Fault(
         "all questions get one noise", "workbench/evidence/changes.py",
-        "manual_seed(place)", "manual_seed(0)", "tests/test_changes.py",
+        "manual_seed(place))\n        size", "manual_seed(0))\n        size", "tests/test_changes.py",
     ),
     Fault(
         "an averaged thought counts padding", "workbench/evidence/changes.py",

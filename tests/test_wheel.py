@@ -58,7 +58,8 @@ def test_a_wheel_works_outside_a_checkout(tmp_path):
     assert said[1].split()[:2] == [str(Path("data/runs")), "unknown"]
     assert "cpu-2-cores" in said[1]
     assert int(said[2]) > 100
-    assert "wb.widgets.Inspector(" in said[-1]
+    assert "wb.widgets.Inspector(" in said[-2]
+    assert "workbench report made" in said[-1]
     assert (work / "made" / "result.json").is_file()
     assert "quickstart" in run(sys.executable, "-m", "workbench", "--help", folder=work, PYTHONPATH=str(place))
 

@@ -203,7 +203,7 @@ class Inspector(View):
     def _list(self) -> None:
         """The questions of the selected thoughts, or of all that are shown."""
         if self.map is not None:
-            self.map.selection = self.selection
+            self.map.selection = tuple(self.selection)
         there = self.shown()
         if len(self.points):
             rows = list(self.selection) if self.selection else np.flatnonzero(there)

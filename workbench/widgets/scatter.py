@@ -262,7 +262,7 @@ class Points(ipw.VBox):
 
     def _chosen_and_shown(self) -> tuple[int, ...]:
         if self.shown is None:
-            return self.selection
+            return tuple(self.selection)
         there = set(self.shown)
         return tuple(row for row in self.selection if row in there)
 

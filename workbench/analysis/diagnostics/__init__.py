@@ -6,10 +6,10 @@
 Effective rank and cosine alone mislead: an untrained, nearly constant thought has a high rank, a useful one needs only
 one or two directions. Read them beside relative spread and accuracy. Statistics are functions of plain arrays (feature
 axis last): `cloud` has those of one cloud, `divergences` of two, `gaussianity` the tests, `thoughts` those that know
-examples and steps, `verdict` the judgement. `meanings` says what each is, `tables` makes tables of stores, `comparisons`
-of stores beside each other and beside their labels, `steps` of their positive steps, `chains` of thoughts step by step
-and within answers, `first_words` of what they read as; `streamed` is for stores larger than memory (`blocks` reads
-them, `cloud_sums` has their clouds).
+examples and steps, `verdict` the judgement. `meanings` says what each is, `tables` makes tables of stores,
+`comparisons` of stores beside each other and beside their labels, `steps` of their positive steps, `chains` of thoughts
+step by step and within answers, `first_words` of what they read as; `streamed` is for stores larger than memory
+(`blocks` reads them, `cloud_sums` has their clouds).
 """
 
 from .chains import (
