@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from workbench.commands.acts import _named
+from workbench.commands.looking import _named
 from workbench.figures import export, fonts, loss_curves, style
 from workbench.figures.export import save
 from workbench.figures.gallery import GALLERY

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from .commands import acts, options
+from .commands import acts, looking, options
 from .config import Notice, choose
 from .files import MOST, shown
 
@@ -159,21 +159,21 @@ COMMANDS = {
         "What texts cost beside thoughts: bounds, and controls that are none.", options.bounds, acts.bounds
     ),
     "runs": Command(
-        "List all runs and stores under a folder, sorted by what you ask for; delete some.", options.runs, acts.runs
+        "List all runs and stores under a folder, sorted by what you ask for; delete some.", options.runs, looking.runs
     ),
-    "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, acts.score),
+    "score": Command("Accuracy with intervals of one store, paired comparison of more.", options.score, looking.score),
     "figures": Command(
-        "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, acts.figures
+        "Draw the figures of stores and runs, or redraw one from its sidecar.", options.figures, looking.figures
     ),
     "report": Command(
         "Write a run and its stores as one page that opens offline: verdict, accuracies, evidence, map.",
         options.report,
-        acts.report,
+        looking.report,
     ),
     "export": Command(
         "Write thoughts and labels for other programs: TensorBoard's projector, parquet, CSV.",
         options.export,
-        acts.export,
+        looking.export,
     ),
     "experiment": Command(
         "Run a grid of trainings that answers one question, with intervals and figures.",
