@@ -52,7 +52,7 @@ STATE = """() => code().map((cell) => ({
 BUSY = """AbortSignal.timeout = ((limit) => (time) =>
 limit(time === 2000 ? 0 : time))(AbortSignal.timeout.bind(AbortSignal))"""
 TOO_LATE = "Failed to initialize model"  # what anywidget then complains of
-WAIT = 300_000  # milliseconds, for whatever is to come: a shared machine may be many times slower than a quiet one
+WAIT = 70_000  # milliseconds, for whatever is to come: a shared machine may be many times slower than a quiet one
 ASK = """async (code) => {
     const future = panel.sessionContext.session.kernel.requestExecute({ code, silent: false, store_history: false });
     let said = "";

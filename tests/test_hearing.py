@@ -10,6 +10,7 @@ import pytest
 from lab import CHROMIUM, FLAGS
 from playwright.sync_api import Page, sync_playwright
 
+from workbench.widgets import views
 from workbench.widgets.hearing import Hearing, module
 from workbench.widgets.views import Picture, Table
 
@@ -22,6 +23,7 @@ AbortSignal.timeout = () => {
 };
 addEventListener("unhandledrejection", (event) => event.preventDefault());
 """
+PLOTLY = "window.Plotly = { react: (place) => (place.textContent = 'drawn'), purge() {} }"
 # what anywidget needs of ipywidgets' and Backbone's models and views, with the names they have there
 BASE = """
 class DOMWidgetModel {
@@ -58,6 +60,7 @@ class DOMWidgetView {
 window.sent = [];
 window.define = (needs, make) => (window.kinds = make({ DOMWidgetModel, DOMWidgetView }));
 window.show = async (state) => {
+  state.brought = new TextEncoder().encode(state.brought);
   const comm = { on_msg: (act) => (comm.act = act) };
   window.model = new kinds.AnyModel();
   model.initialize(state, comm);
@@ -92,7 +95,7 @@ def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Page]:
 def show(page: Page, widget: Hearing, esm: str | None = None) -> None:
     state = widget.get_state()
     names = [name for name in state if name[0] != "_" and name not in ("layout", "tabbable", "tooltip")]
-    kept = {name: state[name] for name in names}
+    kept = {name: state[name] for name in names} | {"brought": widget.brought.decode()}
     page.evaluate("(state) => show(state)", kept | {"_esm": esm or state["_esm"], "_anywidget_id": "one", "_css": ""})
 
 
@@ -127,10 +130,19 @@ def test_a_picture_says_what_it_waits_for_until_the_kernel_sends_it(page):
     page.wait_for_function("document.body.textContent.includes('does not answer')", timeout=8000)  # it is asked again
     page.wait_for_function("sent.filter((one) => one.custom?.type === 'library').length === 2")
     page.evaluate(
-        """() => hears({ method: "custom", content: { library: "plotly" }, buffers: [new TextEncoder().encode(
-        "window.Plotly = { react: (place) => (place.textContent = 'drawn'), purge() {} }")] })"""
+        """(text) => hears({ method: "custom", content: { library: "plotly" }, buffers: [new TextEncoder().encode(text)]
+        })""",
+        PLOTLY,
     )
     page.wait_for_function("document.body.textContent.trim() === 'drawn'")
+
+
+def test_a_picture_that_brings_plotly_asks_nobody(page, monkeypatch):
+    """As `watch` shows it, whose cell keeps the kernel from answering."""
+    monkeypatch.setattr(views, "get_plotlyjs", lambda: PLOTLY)
+    show(page, Picture(go.Figure(go.Bar(y=[1])), brings=True))
+    page.wait_for_function("document.body.textContent.trim() === 'drawn'", timeout=8000)
+    assert not page.evaluate("sent.some((one) => one.custom)")
 
 
 def test_what_a_page_missed_is_sent_again(monkeypatch):

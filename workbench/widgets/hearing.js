@@ -21,17 +21,19 @@ function initialize({ model }) {
   model.save_changes();
 }
 
-// What the kernel sends once for all widgets of a page, when it is first needed: `load(url)` makes something of its
-// text. Until it is there, `el` says what is waited for.
+// What the kernel sends once for all widgets of a page, when it is first needed, unless the first of them has brought it:
+// `load(url)` makes something of its text. Until it is there, `el` says what is waited for.
 function library(name, model, el, load) {
   const known = (window.workbenchLibraries ??= {});
+  const made = (text) => load(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+  const brought = model.get("brought");
   const ask = () =>
     new Promise((resolve, reject) => {
+      if (brought?.byteLength) return made(brought).then(resolve, reject);
       const received = (message, buffers) => {
         if (message?.library !== name) return;
         model.off("msg:custom", received);
-        const url = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
-        load(url).then(resolve, reject);
+        made(buffers[0]).then(resolve, reject);
       };
       model.on("msg:custom", received);
       model.send({ type: "library" });

@@ -21,10 +21,12 @@ class Hearing(anywidget.AnyWidget):
     anywidget drops whatever the kernel says to a widget whose module took over two seconds to load, as on a busy
     machine. Each page that has loaded ours adds one to `heard`, and is then sent again what has changed since the
     widget was made. `library`: its name, and what returns the text of a script too large to be sent with each widget.
+    `brought`: that script, of a widget that is shown while its cell keeps the kernel from being asked for it.
     """
 
     library: ClassVar[tuple[str, Callable[[], str]] | None] = None
     heard = tr.Int(0).tag(sync=True)
+    brought = tr.Bytes(b"").tag(sync=True)
 
     def __init__(self, *given: Any, **named: Any) -> None:
         self._changed: set[str] = set()

@@ -229,15 +229,17 @@ class Picture(Hearing):
     """A plotly figure that changes in place: `show(figure)`; None takes it away.
 
     Not a FigureWidget: each of those brings its own five megabytes of plotly, and none hears the kernel any more where
-    that takes over two seconds. Here the page is sent one plotly for all pictures, when it asks for it.
+    that takes over two seconds. Here the page is sent one plotly for all pictures, when it asks for it; `brings`: with
+    this one, since the kernel will be too busy to be asked.
     """
 
     _esm = module("picture.js")
     library = ("plotly", get_plotlyjs)
     content = tr.Dict().tag(sync=True)  # data and layout; empty without a figure
 
-    def __init__(self, figure: go.Figure | None = None) -> None:
-        super().__init__(layout=ipw.Layout(overflow="auto hidden", min_width="0", margin="2px 0"))
+    def __init__(self, figure: go.Figure | None = None, *, brings: bool = False) -> None:
+        layout = ipw.Layout(overflow="auto hidden", min_width="0", margin="2px 0")
+        super().__init__(layout=layout, brought=get_plotlyjs().encode() if brings else b"")
         self.figure: go.Figure | None = None
         self.show(figure)
 
