@@ -164,16 +164,16 @@ def _traces(
 
 
 def dots(part: pd.DataFrame, at: list[float], look: Style, line: str, form: str) -> go.Scatter:
+    sides = pd.DataFrame({"up": part["high"] - part["mean"], "down": part["mean"] - part["low"]})
+    sides = sides.astype(object).where(sides.notna(), None)  # without an interval: no bar
     return go.Scatter(
         x=part["mean"].tolist(),
         y=at,
-        error_x={
-            "array": (part["high"] - part["mean"]).tolist(),
-            "arrayminus": (part["mean"] - part["low"]).tolist(),
-            "thickness": 1.5,
-            "width": 0,
-        },
-        customdata=[[as_text(name), low, high] for name, low, high in part[["label", "low", "high"]].to_numpy()],
+        error_x={"array": sides["up"].tolist(), "arrayminus": sides["down"].tolist(), "thickness": 1.5, "width": 0},
+        customdata=[
+            [as_text(name), None if pd.isna(low) else low, None if pd.isna(high) else high]
+            for name, low, high in part[["label", "low", "high"]].to_numpy()
+        ],
         mode="markers+text",
         text=[f"{value:{form}}".replace("-", "−") for value in part["mean"]],
         textposition="top center",
