@@ -78,14 +78,10 @@ ARMS: dict[str, dict[str, Any]] = {  # what differs from paper-1b
     MORE_PLAIN: NO_MARKS,
     MORE: {},
 }
-# arms that answer with marks forbidden too, and the same steps with and without marks
-OFFS = {FULL: OFF, LATER: LATER_OFF, TEN: TEN_OFF, MORE: MORE_OFF}
-PAIRS = {FULL: PLAIN, LATER: LATER_PLAIN, TEN: TEN_PLAIN, MORE: MORE_PLAIN}
+OFFS = {FULL: OFF, LATER: LATER_OFF, TEN: TEN_OFF, MORE: MORE_OFF}  # arms that answer with marks forbidden too
+PAIRS = {FULL: PLAIN, LATER: LATER_PLAIN, TEN: TEN_PLAIN, MORE: MORE_PLAIN}  # the same steps with and without marks
 TEN_EPOCHS: dict[str, Any] = {"epochs": 10, "batch_size": 32}
-MORE_EXAMPLES = {**TEN_EPOCHS, "examples": 1000}
-FURTHER: dict[str, dict[str, Any]] = {  # budgets that are tried on the setting's task alone
-    LATER: {}, LATER_PLAIN: {}, TEN: TEN_EPOCHS, TEN_PLAIN: TEN_EPOCHS, MORE: MORE_EXAMPLES, MORE_PLAIN: MORE_EXAMPLES,
-}  # fmt: skip
+FURTHER = (LATER, LATER_PLAIN, TEN, TEN_PLAIN, MORE, MORE_PLAIN)  # budgets that are tried on the setting's task alone
 CHAINED = (FULL, STATES, SCALED, COCONUT)  # whose chains are compared
 
 
@@ -101,13 +97,11 @@ def cells(setting: Setting) -> list[Cell]:
         for arm, options in ARMS.items():
             if arm in FURTHER and task != setting.task:
                 continue
-            training = replace(setting.training, **FURTHER.get(arm, {}))
-            measure = along if arm in (FULL, PAUSE) else None
+            training, measure = _budget(arm, setting.training), along if arm in (FULL, PAUSE) else None
             for seed in setting.seeds:
                 own = {"cap": CAP, "cap_fusion": CAP, **options}
                 condition: dict[str, str | int | float] = {"task": task, "arm": arm}
-                stores = _stores(task, arm)
-                found.append(Cell("lt-tuning", seed, own, training, condition, stores, measure, task, data))
+                found.append(Cell("lt-tuning", seed, own, training, condition, _stores(task, arm), measure, task, data))
         if task == setting.task:
             options = {"thoughts_per_step": 2, "max_stage": CHAIN // 2}
             condition = {"task": task, "arm": COCONUT}
@@ -116,6 +110,14 @@ def cells(setting: Setting) -> list[Cell]:
                 for seed in setting.seeds
             ]
     return found
+
+
+def _budget(arm: str, given: TrainConfig) -> TrainConfig:
+    """The setting's training; ten epochs of it; these with twice the examples."""
+    if arm not in (TEN, TEN_PLAIN, MORE, MORE_PLAIN):
+        return given
+    times = 2 if arm in (MORE, MORE_PLAIN) else 1
+    return replace(given, **TEN_EPOCHS, examples=given.examples and times * given.examples)
 
 
 def _stores(task: str, arm: str) -> dict[str, Answers]:
