@@ -134,6 +134,7 @@ class _Page:
         """Replace what is live by what can be saved."""
         for handle, picture in self.live:
             _put(handle, go.Figure(picture.figure)._repr_mimebundle_())
+            picture.brought = b""  # a notebook executed without a page is saved with what closed widgets had
             picture.close()
 
 
