@@ -187,7 +187,7 @@ def collect(given: Namespace) -> None:
 def readout(given: Namespace) -> None:
     """Nothing is lost: the store is replaced when the new one is whole."""
     from .. import store
-    from ..evidence.reading import read_out, reader
+    from ..evidence.readouts import read_out, reader
 
     out = store.writable(given.out or given.store)
     found = store.load(given.store)
@@ -258,7 +258,7 @@ def evidence(given: Namespace) -> None:
             if len(one):
                 print(f"\n{name}\n{one.round(3).to_string(index=False)}")
     for note in found.notes:
-        print(f"not measured, or in part: {note}" if note else "")
+        print(f"not measured, or in part: {note}")
     for path in paths:
         print(path)
     print(f"{found.about['seconds'] / 60:.1f} minutes")

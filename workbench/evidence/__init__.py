@@ -8,7 +8,7 @@
     changes     thoughts dropped, swapped between questions, averaged, noised, before they are answered with
     counter     counter-tests: what each change costs
     standard    the standard of evidence: all of these beside costs, swaps slot by slot and readers, and one sentence
-    reading     read-outs for a store that was collected without
+    readouts    read-outs for a store that was collected without
     turning     one thought that says a word, moved to say another, and the answer turned by it
     answering   a live model for `widgets.Probe`: one question answered behind thoughts that were moved by hand
 

@@ -165,20 +165,11 @@ def _counter_tests(thinking: Sequence[Done]) -> tuple[pd.DataFrame, list[str]]:
         for change, lost in found.items():
             rows.append({**condition, "measure": f"{change} costs", **vars(lost), "runs": len(cells)})
         right = {name: np.mean([correct(name)(cell).mean() for cell in cells]) for name in ("test", *found)}
-        judged = verdict(
-            pd.DataFrame(
-                [
-                    {
-                        "change": c,
-                        "difference": lost.mean,
-                        "accuracy": right[c],
-                        "unchanged": right["test"],
-                        **vars(lost),
-                    }
-                    for c, lost in found.items()
-                ]
-            )
-        )
+        costs = [
+            {"change": name, "difference": lost.mean, "accuracy": right[name], "unchanged": right["test"], **vars(lost)}
+            for name, lost in found.items()
+        ]
+        judged = verdict(pd.DataFrame(costs))
         said.append(f"{condition['method']} on {condition['task']}: {judged}")
     return pd.DataFrame(rows), said
 

@@ -8,7 +8,7 @@ import pytest
 from workbench.__main__ import main
 from workbench.backbone import Decoding
 from workbench.evidence.collect import collect
-from workbench.evidence.reading import read_out, reader
+from workbench.evidence.readouts import read_out, reader
 from workbench.methods import build
 from workbench.methods.soft_thinking import SoftThinkingConfig
 from workbench.runs import save_weights
